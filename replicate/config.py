@@ -1,0 +1,242 @@
+"""A profile: every choice of a run, typed, named and validated. Profiles are TOML files that may extend one another."""
+
+import difflib
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from replicate.errors import ConfigurationError
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+COLUMNS = ("dnn", "rnn", "rnn_attn", "tc_rnn", "netv", "tc_netv", "tm", "tc_tm", "base_ens", "tc_ens")
+
+
+class Section(pydantic.BaseModel):
+    """A table of a profile. Unknown keys and wrong types are errors; values never change after loading."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=False, validate_default=True)
+
+
+class DatasetConfig(Section):
+    """Which records are read."""
+
+    name: Literal["synthetic", "audioset", "yt8m", "yt8m-video"] = "synthetic"
+    shards: tuple[str, ...] = ()  # glob patterns under the data directory; the synthetic corpus has its own
+    training_shards: tuple[str, ...] = ()  # patterns whose videos are the training material; empty: split by hash alone
+    frame_limit: Count = 300  # frames; longer videos are cut
+    label_limit: Annotated[int, Field(ge=0)] = 0  # keep the N most frequent labels; 0 keeps all
+    max_corrupt: Annotated[int, Field(ge=0)] = 0  # records that may be skipped (and are listed) before indexing fails
+    reader: Literal["native", "tensorflow"] = "native"
+
+
+class SyntheticConfig(Section):
+    """Size of the synthetic corpus. Its statistics are fixed in `replicate.data.synthetic`."""
+
+    seed: Seed = 2020
+    videos: Count = 13_000
+    shards: Count = 8
+
+
+class SplitConfig(Section):
+    """Train, tune and pool by rank of a keyed hash of the id: counts of videos, or shares of all videos."""
+
+    seed: Seed = 0
+    train: Count | Share | Literal["rest"] = 4_000
+    tune: Count | Share = 1_000
+    pool: Count | Share | Literal["rest"] = "rest"
+    draws: Count = 5
+    draw_size: Count | Share = 1_600  # a share is one of the pool
+
+
+class ModelConfig(Section):
+    """Sizes of the baselines; the defaults are preset C of the size study (facts, section D)."""
+
+    head: tuple[Count, ...] = (384, 768)
+    lstm_width: Count = 1024
+    gru_width: Count = 512
+    gru_features: Literal["all", "rgb"] = "all"
+    netvlad_clusters: tuple[Count, ...] = (192, 96)  # one number per modality: video, audio
+    netvlad_width: Count = 705
+    netvlad_gate: bool = False
+    transformer_width: Count = 768
+    transformer_heads: Count = 12
+    transformer_feedforward: Count = 2048
+    transformer_layers: Count = 2
+    mask: bool = True  # false: padding frames take part, as the literal "padded 0 frames" may mean
+
+
+class CoherenceConfig(Section):
+    """The temporal-coherence layer that a TC column adds."""
+
+    kernel_size: Count = 5
+    maps: Count = 4
+    initialisation: Literal["random", "identity"] = "random"
+
+
+class TrainingConfig(Section):
+    """The training protocol (section 4.2 of the paper)."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    batch_size: Count = 128
+    micro_batch_size: Annotated[int, Field(ge=0)] = 0  # gradients accumulate over parts of this size; 0: whole batch
+    epochs: Count = 10
+    patience: Count = 3  # epochs without a better tune GAP before training stops
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0  # L2 norm of each tensor's gradient
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.8
+    decay_examples: Count = 4_000_000  # the learning rate is multiplied by `decay` each time so many examples were seen
+    normalisation: Literal["l2", "l2_sqrt_width", "none"] = "l2"
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+
+    @pydantic.field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError(f"seeds must differ, but {list(seeds)} repeats one; remove the repetition")
+        return seeds
+
+
+class TimingConfig(Section):
+    """The exclusive timing run of each column (Table 2)."""
+
+    warm_up_steps: Count = 5
+    steps: Annotated[int, Field(ge=1)] = 50
+    repeats: Annotated[int, Field(ge=1)] = 3
+
+
+class RunConfig(Section):
+    """What is run, and on what."""
+
+    columns: Annotated[tuple[Literal[COLUMNS], ...], Field(min_length=1)] = COLUMNS
+    engine: Literal["dask", "inline"] = "dask"
+    workers: Annotated[int, Field(ge=0)] = 0  # worker processes; 0: as many as cores / threads_per_job
+    threads_per_job: Count = 1
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class Profile(Section):
+    """One complete description of a run."""
+
+    name: str
+    title: str = ""
+    dataset: DatasetConfig = DatasetConfig()
+    synthetic: SyntheticConfig = SyntheticConfig()
+    split: SplitConfig = SplitConfig()
+    model: ModelConfig = ModelConfig()
+    coherence: CoherenceConfig = CoherenceConfig()
+    training: TrainingConfig = TrainingConfig()
+    timing: TimingConfig = TimingConfig()
+    run: RunConfig = RunConfig()
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that come with the package."""
+    folder = resources.files("replicate") / "profiles"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_profile(name: str, assignments: tuple[str, ...] = ()) -> Profile:
+    """Load a profile by name or path, apply `key=value` assignments in order, validate.
+
+    Raises:
+        ConfigurationError: unknown profile or key (with the nearest known name), wrong value, a cycle of `extends`.
+    """
+    source, values = _read_with_parents(name, ())
+    for assignment in assignments:
+        _assign(values, assignment)
+    values.setdefault("name", Path(source).stem)
+    try:
+        return Profile.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise ConfigurationError(_explain(error, source)) from None
+
+
+def _read_with_parents(name: str, children: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
+    source, text = _profile_text(name)
+    if source in children:
+        chain = " -> ".join((*children, source))
+        raise ConfigurationError(f"profile {source}: 'extends' leads back to itself ({chain}); remove one 'extends'")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"profile {source} is not valid TOML: {error}") from None
+    parent = values.pop("extends", None)
+    if parent is None:
+        return source, values
+    if not isinstance(parent, str):
+        raise ConfigurationError(f"profile {source}: 'extends' must be one profile's name, not {parent!r}")
+    _, inherited = _read_with_parents(parent, (*children, source))
+    return source, _merge(inherited, values)
+
+
+def _profile_text(name: str) -> tuple[str, str]:
+    if name.endswith(".toml"):
+        try:
+            return name, Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"profile {name} cannot be read: {error}") from None
+    if name not in profile_names():
+        known = ", ".join(profile_names())
+        hint = _did_you_mean(name, profile_names())
+        raise ConfigurationError(f"there is no profile {name!r}{hint}; known: {known}, or the path of a .toml file")
+    return name, (resources.files("replicate") / "profiles" / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _assign(values: dict[str, Any], assignment: str) -> None:
+    key, equals, text = assignment.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise ConfigurationError(f"--set {assignment!r} is not of the form section.key=value, e.g. training.epochs=3")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string, so that quoting is needed only where TOML needs it
+    table = values
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigurationError(f"--set {assignment!r}: {part!r} is a value, not a section")
+    table[path[-1]] = value
+
+
+def _explain(error: pydantic.ValidationError, source: str) -> str:
+    sentences = []
+    for problem in error.errors():
+        path = [part for part in problem["loc"] if isinstance(part, str) and not part.startswith(("constrained", "lit"))]
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            sentences.append(f"unknown key {key!r}{_did_you_mean(key, _keys_beside(path))}")
+        else:
+            sentences.append(f"{key} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")
+    return f"profile {source}: " + "; ".join(dict.fromkeys(sentences))
+
+
+def _keys_beside(path: list[str]) -> list[str]:
+    model: type[pydantic.BaseModel] = Profile
+    for part in path[:-1]:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)):
+            return []
+        model = annotation
+    prefix = ".".join(path[:-1])
+    return [f"{prefix}.{name}" if prefix else name for name in model.model_fields]
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,1 @@
+"""Reading, indexing, splitting, batching and synthesising datasets."""

@@ -1,0 +1,1 @@
+"""Metrics and statistics. Arrays in, numbers out; no torch."""

@@ -1,0 +1,22 @@
+"""Fixtures shared by all tests: where the real files are, and that they are used where they must be."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real files. Without REPLICATE_DATA the test skips; with REQUIRE_DATA=1 it fails instead."""
+    value = os.environ.get("REPLICATE_DATA", "")
+    folder = Path(value)
+    if value and folder.is_dir():
+        return folder
+    reason = f"REPLICATE_DATA={value!r} is not a folder of real data"
+    if os.environ.get("REQUIRE_DATA") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
