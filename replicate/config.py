@@ -12,8 +12,19 @@ from pydantic import Field
 from replicate.errors import ConfigurationError
 
 Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+
+def _check_amount(value: Any) -> int | float | str:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    share = isinstance(value, float) and 0 < value < 1
+    if whole or share or value == "rest":
+        return value
+    raise ValueError("must be a count of videos (1, 2, ...), a share (between 0 and 1) or 'rest'")
+
+
+Amount = Annotated[int | float | str, pydantic.PlainValidator(_check_amount)]
 
 COLUMNS = ("dnn", "rnn", "rnn_attn", "tc_rnn", "netv", "tc_netv", "tm", "tc_tm", "base_ens", "tc_ens")
 
@@ -21,7 +32,7 @@ COLUMNS = ("dnn", "rnn", "rnn_attn", "tc_rnn", "netv", "tc_netv", "tm", "tc_tm",
 class Section(pydantic.BaseModel):
     """A table of a profile. Unknown keys and wrong types are errors; values never change after loading."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=False, validate_default=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
 
 class DatasetConfig(Section):
@@ -48,11 +59,11 @@ class SplitConfig(Section):
     """Train, tune and pool by rank of a keyed hash of the id: counts of videos, or shares of all videos."""
 
     seed: Seed = 0
-    train: Count | Share | Literal["rest"] = 4_000
-    tune: Count | Share = 1_000
-    pool: Count | Share | Literal["rest"] = "rest"
+    train: Amount = 4_000
+    tune: Amount = 1_000
+    pool: Amount = "rest"
     draws: Count = 5
-    draw_size: Count | Share = 1_600  # a share is one of the pool
+    draw_size: Amount = 1_600  # a share is one of the pool
 
 
 class ModelConfig(Section):
@@ -217,7 +228,7 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
 def _explain(error: pydantic.ValidationError, source: str) -> str:
     sentences = []
     for problem in error.errors():
-        path = [part for part in problem["loc"] if isinstance(part, str) and not part.startswith(("constrained", "lit"))]
+        path = [part for part in problem["loc"] if isinstance(part, str)]
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             sentences.append(f"unknown key {key!r}{_did_you_mean(key, _keys_beside(path))}")

@@ -1,0 +1,101 @@
+"""What every verb of the command line shares: the options, the profile and graph they resolve to, walking it."""
+
+import functools
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from replicate import engine, progress
+from replicate.columns import COLUMNS, with_needs
+from replicate.config import Profile, load_profile, profile_names
+from replicate.errors import ConfigurationError
+from replicate.stages import Graph, Job
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the shared options resolve to."""
+
+    profile: Profile
+    graph: Graph
+    settings: engine.Settings
+
+    @property
+    def results(self) -> Path:
+        """Where this profile's records, tables and figures go."""
+        return self.settings.runs / "results" / self.profile.name
+
+    def walk(self, targets: list[Job], scheduler: str | None = None) -> int:
+        """Bring targets to done under the lock, with progress; the number of jobs that ran."""
+        with engine.locked(self.settings.runs), progress.listener() as listener:
+            return engine.walk(targets, self.settings, listener, scheduler)
+
+    def finish(self, targets: list[Job]) -> None:
+        """Bring targets to done and print where each result lies."""
+        ran = self.walk(targets)
+        for job in targets:
+            click.echo(f"{job.label}: {job.folder(self.settings.runs)}")
+        click.echo(f"{ran} jobs ran" if ran else "nothing to do: all jobs were done")
+
+
+def resolve(profile: str, assignments: tuple[str, ...], data_dir: str | None, out: str) -> Command:
+    """Load the profile and lay out the graph."""
+    loaded = load_profile(profile, assignments)
+    folder = Path(data_dir) if data_dir else None
+    if folder is not None and not folder.is_dir():
+        raise ConfigurationError(f"--data-dir {folder} is not a folder; name the one that holds the dataset's files")
+    words = tuple(shlex.quote(word) for word in ["replicate", *sys.argv[1:]])
+    settings = engine.Settings(loaded, Path(out), folder.resolve() if folder else None, words)
+    return Command(loaded, Graph(loaded, settings.data_dir, fingerprint), settings)
+
+
+def fingerprint(data_dir: Path, profile: Profile) -> Any:
+    """Identity of the dataset's shards: names, sizes, and digests of their ends."""
+    from replicate.data import index
+
+    shards = index.find_shards(data_dir, list(profile.dataset.shards))
+    return [list(row) for row in index.fingerprint(data_dir, shards)]
+
+
+def shared_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb --profile, --set, --data-dir and --out, and hand it a Command."""
+    names = ", ".join(profile_names())
+    options = (
+        click.option(
+            "--profile", default="smoke", show_default=True, metavar="NAME|FILE.toml", help=f"One of {names}, or a file."
+        ),
+        click.option(
+            "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a field, e.g. training.epochs=3."
+        ),
+        click.option(
+            "--data-dir", envvar="REPLICATE_DATA", metavar="DIR", help="Folder of real data; or set REPLICATE_DATA."
+        ),
+        click.option("--out", default="runs", show_default=True, metavar="DIR", help="Folder of runs and results."),
+    )
+
+    @functools.wraps(function)
+    def with_command(profile: str, assignments: tuple[str, ...], data_dir: str | None, out: str, **rest: Any) -> None:
+        function(resolve(profile, assignments, data_dir, out), **rest)
+
+    for option in reversed(options):
+        with_command = option(with_command)
+    return with_command
+
+
+scheduler_option = click.option(
+    "--scheduler", metavar="ADDRESS", help="Use a running Dask cluster, e.g. tcp://host:8786, instead of starting one."
+)
+model_option = click.option(
+    "--model", type=click.Choice(list(COLUMNS)), help="Only this column and what it is compared with."
+)
+
+
+
+def chosen_columns(profile: Profile, model: str | None) -> tuple[str, ...]:
+    """The profile's columns, or one model with its baseline and, for an ensemble, its members."""
+    return with_needs([model]) if model else profile.run.columns

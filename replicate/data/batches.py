@@ -1,0 +1,159 @@
+"""From rows of the index to batches of uint8 frames, in an order that is a pure function of (seed, epoch)."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from replicate.data.example import FormatError, Record, parse
+from replicate.data.index import Index
+from replicate.data.labels import LabelStore
+from replicate.data.spec import DatasetSpec
+from replicate.data.tfrecord import RecordError, open_shard, read_payload
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some videos, padded to the longest of them.
+
+    Attributes:
+        features: (batch, time, width) uint8 quantised frames, or float32 vectors with time = 1; zero beyond `lengths`.
+        lengths: (batch,) int64, valid frames of each video.
+        labels: (batch, nodes) bool.
+        rows: (batch,) int64, rows of the index.
+    """
+
+    features: np.ndarray
+    lengths: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+
+
+class Source(Protocol):
+    """Whatever gives the frames of rows."""
+
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(features, lengths) of the rows, as in Batch."""
+
+
+class RecordSource:
+    """Reads records at random from their shards; both CRCs are checked at every read."""
+
+    def __init__(
+        self, index: Index, spec: DatasetSpec, frame_limit: int, reader: Literal["native", "tensorflow"] = "native"
+    ):
+        """
+        Args:
+            index: where records lie.
+            spec: their format.
+            frame_limit: longer videos are cut to their first so many frames.
+            reader: "native", or "tensorflow" to parse with the independent reader.
+        """
+        self.index, self.spec, self.frame_limit = index, spec, frame_limit
+        self._shards: dict[int, object] = {}
+        self._parse = parse
+        if reader == "tensorflow":
+            from replicate.data.tensorflow_reader import parse as parse_with_tensorflow
+
+            self._parse = parse_with_tensorflow
+
+    def record(self, row: int) -> Record:
+        """One whole record.
+
+        Raises:
+            RecordError: the shard changed since it was indexed, or is damaged.
+        """
+        number, offset = int(self.index.shard[row]), int(self.index.offset[row])
+        path = str(self.index.root / self.index.shards[number]["name"])
+        if number not in self._shards:
+            self._shards[number] = open_shard(path)
+        within = row - int(np.searchsorted(self.index.shard, number))
+        payload = read_payload(self._shards[number], path, within, offset)
+        try:
+            record = self._parse(self.spec, payload)
+        except FormatError as error:
+            raise RecordError(path, within, offset, str(error)) from None
+        if record.id.encode() != self.index.ids[row]:
+            raise RecordError(path, within, offset, "is another video than when it was indexed; index the data again")
+        return record
+
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(features, lengths) of the rows: modalities side by side, zero beyond each video's length."""
+        lengths = np.minimum(self.index.frames[rows].astype(np.int64), self.frame_limit)
+        features = np.zeros((len(rows), int(lengths.max()), self.spec.width), self.spec.dtype)
+        for line, row in enumerate(rows):
+            length, column = lengths[line], 0
+            for values in self.record(int(row)).features:
+                width = values.shape[1]
+                features[line, :length, column : column + width] = values[:length]
+                column += width
+        return features, lengths
+
+
+class ArraySource:
+    """Vectors that were computed before, one per row of the index."""
+
+    def __init__(self, array: np.ndarray):
+        """
+        Args:
+            array: (videos, width) float32, possibly memory-mapped.
+        """
+        self.array = array
+
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(rows, 1, width) float32, and lengths of 1."""
+        return np.asarray(self.array[rows])[:, None], np.ones(len(rows), np.int64)
+
+
+def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The rows in the order of one epoch: a pure function of (rows, seed, epoch), equal for every model.
+
+    Sorts by the raw 64-bit output of Philox, which numpy guarantees to stay as it is, rather than use
+    Generator.permutation, which it does not.
+    """
+    raw = np.random.Philox(np.random.SeedSequence([seed, epoch])).random_raw(len(rows))
+    return np.asarray(rows)[np.argsort(raw, kind="stable")]
+
+
+def batches(source: Source, labels: LabelStore, order: np.ndarray, batch_size: int, ahead: int = 2) -> Iterator[Batch]:
+    """Batches of the rows in `order`; the last may be smaller. A thread reads up to `ahead` batches in advance.
+
+    Raises:
+        RecordError: whatever the source raises, in the consumer's thread.
+    """
+    parts = [order[begin : begin + batch_size] for begin in range(0, len(order), batch_size)]
+    ready: queue.Queue = queue.Queue(maxsize=ahead)
+    stop = threading.Event()
+
+    def offer(item: object) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def produce() -> None:
+        try:
+            for rows in parts:
+                features, lengths = source.read(rows)
+                if not offer(Batch(features, lengths, labels.encode(rows), rows)):
+                    return
+            offer(None)
+        except BaseException as error:  # handed to the consumer, who raises it
+            offer(error)
+
+    thread = threading.Thread(target=produce, daemon=True, name="read batches")
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()

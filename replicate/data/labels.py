@@ -1,0 +1,46 @@
+"""The taxonomy nodes of every video, ancestors included, in compressed rows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from replicate.record import atomic_file, read_json, write_json
+
+
+@dataclass(frozen=True)
+class LabelStore:
+    """Nodes of row r of the index: values[offsets[r] : offsets[r + 1]].
+
+    Attributes:
+        offsets: (videos + 1,) int64.
+        values: int16 node numbers.
+        nodes: size of the taxonomy.
+    """
+
+    offsets: np.ndarray
+    values: np.ndarray
+    nodes: int
+
+    def encode(self, rows: np.ndarray) -> np.ndarray:
+        """(rows, nodes) bool, one line per asked row."""
+        starts = np.asarray(self.offsets[rows])
+        counts = np.asarray(self.offsets[np.asarray(rows) + 1]) - starts
+        line = np.repeat(np.arange(len(counts)), counts)
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        encoded = np.zeros((len(counts), self.nodes), bool)
+        encoded[line, self.values[np.repeat(starts, counts) + within]] = True
+        return encoded
+
+    def save(self, folder: Path) -> None:
+        """Write both columns and the number of nodes."""
+        for name in ("offsets", "values"):
+            with atomic_file(folder / f"{name}.npy") as file:
+                np.save(file, getattr(self, name))
+        write_json(folder / "labels.json", {"nodes": self.nodes})
+
+    @classmethod
+    def open(cls, folder: Path) -> "LabelStore":
+        """Map what `save` wrote."""
+        columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("offsets", "values")}
+        return cls(**columns, nodes=read_json(folder / "labels.json")["nodes"])

@@ -1,0 +1,238 @@
+"""Walk the stage graph: finished jobs are skipped, the rest run as Dask tasks, each in a worker process.
+
+The same command again resumes: a job is done when its manifest exists. A failing job ends with a sentence and the path
+of its log; jobs that do not depend on it go on, so that nothing else is lost.
+"""
+
+import contextlib
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from replicate import manifest
+from replicate.config import Profile
+from replicate.errors import ConfigurationError, IncompleteRun, ReplicateError
+from replicate.progress import Event, Listener
+from replicate.record import write_json, write_text
+from replicate.stages import Job, in_order
+
+TOPIC = "replicate-progress"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every job of a command needs to know beside its own parameters."""
+
+    profile: Profile
+    runs: Path
+    data_dir: Path | None
+    command: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def locked(runs: Path) -> Iterator[None]:
+    """Hold the run directory: one command at a time writes there. The system frees the lock when its holder dies."""
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(runs / ".lock", timeout=0)
+        lock.acquire()
+    except filelock.Timeout:
+        with contextlib.suppress(OSError, json.JSONDecodeError, KeyError):
+            holder = json.loads((runs / ".lock-holder.json").read_text(encoding="utf-8"))
+            who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+            raise ConfigurationError(f"{runs} is in use by {who}; wait for it, or choose another --out") from None
+        raise ConfigurationError(f"{runs} is in use by another process; wait for it, or choose another --out") from None
+    except OSError as error:
+        raise ConfigurationError(f"cannot write to {runs}: {error.strerror}; choose another --out") from None
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+        write_json(runs / ".lock-holder.json", {"pid": os.getpid(), "host": os.uname().nodename, "since": since})
+        yield
+    finally:
+        lock.release()
+
+
+def pending(jobs: list[Job], runs: Path) -> list[Job]:
+    """The jobs of the graph that are not done, in order."""
+    return [job for job in in_order(jobs) if not manifest.is_done(job.folder(runs))]
+
+
+def walk(targets: list[Job], settings: Settings, listener: Listener, scheduler: str | None = None) -> int:
+    """Bring all targets to done.
+
+    Args:
+        targets: jobs whose results are wanted; their inputs come along.
+        settings: profile and places.
+        listener: is told of every start, step and end.
+        scheduler: address of a running Dask cluster; None starts one on this machine.
+
+    Returns:
+        The number of jobs that ran.
+
+    Raises:
+        ReplicateError: the first failure, after all that does not depend on it has finished.
+    """
+    todo = pending(targets, settings.runs)
+    listener.expect([job.label for job in todo])
+    if todo and settings.profile.run.engine == "inline" and scheduler is None:
+        for job in todo:
+            execute(job, settings, listener.notify)
+    elif todo:
+        _walk_with_dask(todo, settings, listener, scheduler)
+    return len(todo)
+
+
+def execute(job: Job, settings: Settings, notify: Callable[[Event], None]) -> None:
+    """Run one job here and now, and declare it done.
+
+    Raises:
+        ReplicateError: the job's own sentence, with the job's name in front and the path of its log.
+    """
+    from replicate import hardware, steps
+
+    folder = job.folder(settings.runs)
+    if manifest.is_done(folder):
+        return
+    started = time.monotonic()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        notify(Event(job.label, "start"))
+
+        def progress(done: float, total: float, message: str = "") -> None:
+            notify(Event(job.label, "step", done, total, message))
+
+        steps.STEPS[job.stage.name](steps.Step(job, settings.profile, settings.runs, settings.data_dir, progress))
+        manifest.write_manifest(folder, job, settings.profile, list(settings.command), hardware.describe())
+    except ReplicateError as error:
+        raise type(error)(f"{job.label}: {error}") from None
+    except MemoryError:
+        raise IncompleteRun(f"{job.label}: out of memory; free some and issue the same command again") from None
+    except OSError as error:
+        log = _write_log(folder)
+        where = f" ({error.filename})" if error.filename else ""
+        raise IncompleteRun(f"{job.label}: {error.strerror or error}{where}; log: {log}") from None
+    except Exception as error:
+        log = _write_log(folder)
+        raise IncompleteRun(f"{job.label} failed: {type(error).__name__}: {error}; log: {log}") from None
+    notify(Event(job.label, "end", seconds=time.monotonic() - started))
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what an earlier, killed attempt was writing when it died."""
+    for orphan in folder.rglob(".*.part"):
+        orphan.unlink(missing_ok=True)
+
+
+def _write_log(folder: Path) -> Path:
+    log = folder / "log.txt"
+    with contextlib.suppress(OSError):
+        write_text(log, traceback.format_exc())
+    return log
+
+
+def _execute_in_worker(job: Job, settings: Settings, *_inputs: Any) -> None:
+    """A Dask task: `_inputs` are the results of the jobs it waits for, and carry nothing."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    last = [0.0]
+
+    def notify(event: Event) -> None:
+        now = time.monotonic()
+        if event.kind != "step" or now - last[0] > 0.25:  # a few messages a second are enough for a person
+            last[0] = now
+            worker.log_event(TOPIC, event.as_dict())
+
+    execute(job, settings, notify)
+
+
+def _walk_with_dask(todo: list[Job], settings: Settings, listener: Listener, scheduler: str | None) -> None:
+    import dask
+    from distributed import Client
+
+    run = settings.profile.run
+    threads = {name: str(run.threads_per_job) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    options = {
+        "distributed.scheduler.allowed-failures": 0,  # a job whose worker dies is reported, not tried on the next worker
+        "distributed.scheduler.events-cleanup-delay": "1h",
+        "distributed.worker.daemon": True,
+        "distributed.worker.memory.pause": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.terminate": False,
+        "distributed.admin.tick.limit": "1h",  # training steps hold the interpreter for long; that is no fault
+        "distributed.worker.multiprocessing-method": "spawn",
+        "distributed.nanny.pre-spawn-environ": {
+            **threads,
+            "NUMBA_NUM_THREADS": str(run.threads_per_job),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuDNN's recurrent layers are deterministic only with it
+            "MALLOC_TRIM_THRESHOLD_": "65536",
+        },
+    }
+    with dask.config.set(options), contextlib.ExitStack() as stack:
+        if scheduler is None:
+            client = stack.enter_context(Client(stack.enter_context(_local_cluster(run, len(todo)))))
+        else:
+            try:
+                client = stack.enter_context(Client(scheduler, timeout="20s"))
+            except (OSError, ValueError) as error:
+                raise ConfigurationError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error})") from None
+        client.subscribe_topic(TOPIC, lambda event: listener.notify(Event(**event[1])))
+        _gather(_submit(client, todo, settings), listener)
+
+
+def _local_cluster(run: Any, jobs: int) -> Any:
+    from distributed import LocalCluster
+
+    workers = run.workers or max(1, len(os.sched_getaffinity(0)) // run.threads_per_job)
+    return LocalCluster(
+        n_workers=min(workers, jobs),
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        memory_limit=0,
+        silence_logs=100,  # failures come back as exceptions, with our own words
+    )
+
+
+def _submit(client: Any, todo: list[Job], settings: Settings) -> dict[Any, Job]:
+    """Submit every job with the futures of its inputs; exclusive jobs wait for everything before them."""
+    futures: dict[str, Any] = {}
+    for job in todo:
+        waits = list(futures.values()) if job.stage.exclusive else [
+            futures[needed.key] for needed in job.inputs.values() if needed.key in futures
+        ]
+        name = f"{job.stage.name}-{job.key}"
+        futures[job.key] = client.submit(_execute_in_worker, job, settings, *waits, key=name, pure=False, retries=0)
+    return {futures[job.key]: job for job in todo}
+
+
+def _gather(jobs: dict[Any, Job], listener: Listener) -> None:
+    """Wait for all; then raise the first failure. Jobs that could not start because of it are not failures."""
+    from distributed import KilledWorker, as_completed
+
+    failures: list[ReplicateError] = []
+    for future in as_completed(jobs):
+        if future.status != "error":
+            continue
+        error, job = future.exception(), jobs[future]
+        if isinstance(error, KilledWorker):
+            job = next(known for known in jobs.values() if error.task.endswith(known.key))  # not one that waited for it
+            remedy = "perhaps for want of memory; issue the same command again to resume"
+            error = IncompleteRun(f"{job.label}: its worker process was killed, {remedy}")
+        elif not isinstance(error, ReplicateError):
+            error = IncompleteRun(f"{job.label} failed: {type(error).__name__}: {error}")
+        if str(error) not in [str(known) for known in failures]:
+            failures.append(error)
+            listener.notify(Event(job.label, "fail", message=str(error)))
+    if failures:
+        raise failures[0]

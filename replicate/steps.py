@@ -1,0 +1,216 @@
+"""What each stage does: open its inputs, call the library with plain arguments, write into its folder.
+
+The only module that translates a profile and folders of runs into calls; the library below it knows neither.
+"""
+
+import fnmatch
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from replicate.columns import COLUMNS, pairs
+from replicate.config import Profile
+from replicate.errors import ConfigurationError
+from replicate.record import read_json, write_json
+from replicate.stages import Job
+
+
+@dataclass(frozen=True)
+class Step:
+    """One job at work."""
+
+    job: Job
+    profile: Profile
+    runs: Path
+    data_dir: Path | None
+    progress: Callable[..., None]
+
+    @property
+    def out(self) -> Path:
+        """The folder that the job fills."""
+        return self.job.folder(self.runs)
+
+    def input(self, role: str) -> Path:
+        """The folder of one input."""
+        return self.job.inputs[role].folder(self.runs)
+
+    @property
+    def column(self) -> str:
+        """The column that the job is about."""
+        return self.job.parameters["column"]
+
+    @property
+    def seed(self) -> int:
+        """The training seed that the job is about."""
+        return self.job.parameters["seed"]
+
+
+def specification(profile: Profile) -> Any:
+    """The format of the profile's records; the synthetic corpus has YouTube-8M's."""
+    from replicate.data.spec import SPECS
+
+    return SPECS["yt8m" if profile.dataset.name == "synthetic" else profile.dataset.name]
+
+
+def data_root(profile: Profile, data_dir: Path | None, synthesized: Path | None) -> Path:
+    """The folder that shard names are relative to."""
+    if profile.dataset.name == "synthetic":
+        return synthesized
+    if data_dir is None:
+        name = profile.dataset.name
+        raise ConfigurationError(f"the {name} dataset needs its files: give --data-dir or set REPLICATE_DATA")
+    return data_dir
+
+
+def shard_patterns(profile: Profile) -> list[str]:
+    """Which files under the root are read."""
+    return ["*.tfrecord"] if profile.dataset.name == "synthetic" else list(profile.dataset.shards)
+
+
+def open_taxonomy(folder: Path) -> Any:
+    """The taxonomy that a taxonomy stage wrote."""
+    from replicate.taxonomy import Taxonomy
+
+    return Taxonomy.from_dict(read_json(folder / "taxonomy.json"))
+
+
+def run_taxonomy(step: Step) -> None:
+    from replicate.taxonomy import frequent_labels, load_audioset, load_yt8m
+
+    dataset = step.profile.dataset
+    if dataset.name == "audioset":
+        root = data_root(step.profile, step.data_dir, None) / "audioset"
+        taxonomy = load_audioset(root / "ontology.json", root / "class_labels_indices.csv")
+    else:
+        taxonomy = load_yt8m()
+        if dataset.label_limit:
+            taxonomy = taxonomy.restrict(frequent_labels(dataset.label_limit))
+    write_json(step.out / "taxonomy.json", taxonomy.to_dict())
+
+
+def run_synthesize(step: Step) -> None:
+    import numpy as np
+
+    from replicate.data.synthetic import synthesize
+
+    taxonomy = open_taxonomy(step.input("taxonomy"))
+    corpus = step.profile.synthetic
+    labels = np.flatnonzero(np.asarray(taxonomy.label_nodes) >= 0)
+    synthesize(
+        step.out, corpus.seed, corpus.videos, corpus.shards, taxonomy, labels,
+        step.profile.dataset.frame_limit, progress=step.progress,
+    )  # fmt: skip
+
+
+def run_index(step: Step) -> None:
+    from replicate.data.index import build_index, find_shards
+
+    synthesized = step.input("synthesize") if "synthesize" in step.job.inputs else None
+    root = data_root(step.profile, step.data_dir, synthesized)
+    shards = find_shards(root, shard_patterns(step.profile))
+    corrupt = step.profile.dataset.max_corrupt
+    build_index(specification(step.profile), root, shards, step.out, max_corrupt=corrupt, progress=step.progress)
+
+
+def open_index(job: Job, profile: Profile, runs: Path, data_dir: Path | None) -> Any:
+    """An index job's result, with the folder that its shards lie in."""
+    from replicate.data.index import Index
+
+    corpus = job.inputs.get("synthesize")
+    root = data_root(profile, data_dir, corpus.folder(runs) if corpus else None)
+    return Index.open(job.folder(runs), root)
+
+
+def _index(step: Step) -> Any:
+    return open_index(step.job.inputs["index"], step.profile, step.runs, step.data_dir)
+
+
+def run_labels(step: Step) -> None:
+    from replicate.data.labels import LabelStore
+
+    index, taxonomy = _index(step), open_taxonomy(step.input("taxonomy"))
+    offsets, values = taxonomy.closed_nodes(index.label_offsets, index.label_values)
+    LabelStore(offsets, values, len(taxonomy.names)).save(step.out)
+
+
+def run_split(step: Step) -> None:
+    import numpy as np
+
+    from replicate.data.splits import make_split
+
+    index, split, dataset = _index(step), step.profile.split, step.profile.dataset
+    rows = None
+    if dataset.training_shards:
+        chosen = [
+            number
+            for number, shard in enumerate(index.shards)
+            if any(fnmatch.fnmatch(shard["name"], pattern) for pattern in dataset.training_shards)
+        ]
+        rows = np.flatnonzero(np.isin(index.shard, chosen))
+    amounts = (split.train, split.tune, split.pool, split.draws, split.draw_size)
+    made = make_split(index.ids, split.seed, *amounts, training_rows=rows)
+    made.save(step.out)
+    summary = {"videos": index.count, "train": len(made.train), "tune": len(made.tune), "pool": len(made.pool)}
+    draws = {"draws": len(made.draws), "draw_size": made.draws.shape[1], "disjoint": made.disjoint}
+    write_json(step.out / "split.json", {**summary, **draws})
+
+
+class Corpus:
+    """The videos as one stage sees them: where to read, the nodes of each, who trains and who tests."""
+
+    def __init__(self, step: Step):
+        from replicate.data.batches import ArraySource, RecordSource
+        from replicate.data.labels import LabelStore
+        from replicate.data.splits import Split
+
+        dataset = step.profile.dataset
+        self.spec = specification(step.profile)
+        self.index = _index(step)
+        self.split = Split.open(step.input("split"))
+        self.labels = LabelStore.open(step.input("labels")) if "labels" in step.job.inputs else None
+        self.widths = tuple(feature.width for feature in self.spec.features)
+        if "states" in step.job.inputs:
+            self.source: Any = ArraySource(np_load(step.input("states") / "states.npy"))
+            self.widths = (step.profile.model.lstm_width,)
+        else:
+            self.source = RecordSource(self.index, self.spec, dataset.frame_limit, reader=dataset.reader)
+
+    def build(self, step: Step) -> Any:
+        """The column's untrained model, every weight a function of the seed and its own name."""
+        from replicate import models
+
+        profile = step.profile
+        seed = step.job.parameters.get("seed", profile.training.seeds[0])
+        return models.build(step.column, profile.model, profile.coherence, self.widths, self.labels.nodes, seed)
+
+
+def np_load(path: Path) -> Any:
+    """A memory-mapped array."""
+    import numpy as np
+
+    return np.load(path, mmap_mode="r")
+
+
+def run_train(step: Step) -> None:
+    from replicate.train import train
+
+    corpus, profile = Corpus(step), step.profile
+    record = train(
+        corpus.build(step), corpus.source, corpus.labels, corpus.split, profile.training, corpus.spec,
+        step.seed, step.out, step.progress,
+    )  # fmt: skip
+    write_json(step.out / "record.json", {"column": step.column, "seed": step.seed, **record})
+
+
+def _trained(step: Step, corpus: Corpus) -> Any:
+    from safetensors.torch import load_file
+
+    model = corpus.build(step)
+    model.load_state_dict(load_file(step.input("train") / "weights.safetensors"))
+    return model.eval()
+
+
+STEPS = {
+    "taxonomy": run_taxonomy,
+}

@@ -1,0 +1,1 @@
+"""The taxonomy: nodes, annotations, label map and what they were derived from."""
