@@ -1,4 +1,4 @@
-"""Where and how arithmetic is done: device, precision, threads. Part of a job's identity, because rounding depends on it."""
+"""Where and how arithmetic is done: device, precision, threads. Part of a job's identity: rounding depends on it."""
 
 import contextlib
 import os
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.utils.deterministic
 
 from replicate.errors import ConfigurationError
 
@@ -26,8 +27,11 @@ class Compute:
     threads: int = 1
 
     @contextlib.contextmanager
-    def active(self) -> Iterator[None]:
-        """Use these settings, and algorithms that give the same bytes each time; afterwards the old ones hold again.
+    def active(self, deterministic: bool = True) -> Iterator[None]:
+        """Use these settings inside a `with` block; afterwards the old ones hold again.
+
+        Args:
+            deterministic: only algorithms that give the same bytes each time; measurements of speed go without.
 
         Raises:
             ConfigurationError: there is no such device here.
@@ -36,14 +40,17 @@ class Compute:
             raise ConfigurationError("run.device is 'cuda', but no GPU can be used here; give --set run.device=cpu")
         if self.device == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first cuBLAS handle is made
-        threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+        fill = torch.utils.deterministic
+        before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), fill.fill_uninitialized_memory
         torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(deterministic)
+        fill.fill_uninitialized_memory = False  # a debugging aid that writes every new tensor once more
         try:
             yield
         finally:
-            torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(deterministic)
+            torch.set_num_threads(before[0])
+            torch.use_deterministic_algorithms(before[1])
+            fill.fill_uninitialized_memory = before[2]
 
     def autocast(self) -> torch.autocast:
         """Forward passes run inside this."""
