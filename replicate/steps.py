@@ -213,4 +213,9 @@ def _trained(step: Step, corpus: Corpus) -> Any:
 
 STEPS = {
     "taxonomy": run_taxonomy,
+    "synthesize": run_synthesize,
+    "index": run_index,
+    "labels": run_labels,
+    "split": run_split,
+    "train": run_train,
 }

@@ -1,6 +1,7 @@
 """The independent reader: TensorFlow's own parser, for comparison (`--set dataset.reader=tensorflow`)."""
 
 import functools
+import os
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from replicate.data.spec import DatasetSpec
 @functools.cache
 def tensorflow():
     """TensorFlow, with the GPUs hidden from it: it would take the memory that torch needs."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it speaks up on import, and nothing here needs it
     import tensorflow
 
     tensorflow.config.set_visible_devices([], "GPU")
