@@ -33,7 +33,7 @@ def prepare(
         device: where the work is done; quantised frames travel there as single bytes.
 
     Returns:
-        frames (batch, time, width) float32, zero beyond each video's length, and mask (batch, time) bool, true on frames.
+        frames (batch, time, width) float32, zero beyond each video's length; mask (batch, time) bool, true on frames.
 
     Raises:
         DataError: features are neither of the records' type nor float32.

@@ -1,7 +1,7 @@
 """Train one column: the protocol of section 4.2 with early stopping, exact resume and an honest end when it diverges.
 
-A training is a pure function of (initial weights, videos, TrainingConfig, seed, Compute): killed at any moment and issued
-again, it writes the same bytes as one that ran through. Durations are in timings.json and nowhere else.
+A training is a pure function of (initial weights, videos, TrainingConfig, seed, Compute): killed at any moment and
+issued again, it writes the same bytes as one that ran through. Durations are in timings.json and nowhere else.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from replicate.data.splits import Split
 from replicate.evaluate.metrics import gap
 from replicate.optimise import Optimiser, learning_rate
 from replicate.predict import infer
-from replicate.record import read_json, write_bytes, write_json
+from replicate.record import write_bytes, write_json
 
 WEIGHTS, HISTORY, TIMINGS, CHECKPOINT = "weights.safetensors", "history.json", "timings.json", "checkpoint.safetensors"
 LOOK_EVERY = 50  # steps between looks at loss and health, each of which waits for the device
@@ -131,7 +131,8 @@ class _Run:
 
     def __init__(
         self, model: nn.Module, source: Source, labels: LabelStore, split: Split, training: TrainingConfig,
-        spec: DatasetSpec, seed: int, folder: Path, progress: Progress | None, compute: Compute, identity: dict[str, Any],
+        spec: DatasetSpec, seed: int, folder: Path, progress: Progress | None, compute: Compute,
+        identity: dict[str, Any],
     ):  # fmt: skip
         self.model, self.source, self.labels, self.split = model.to(compute.device), source, labels, split
         self.training, self.spec, self.seed, self.compute = training, spec, seed, compute
@@ -189,7 +190,7 @@ class _Run:
         self._save()
 
     def _train_once(self, number: int, waited: "Waiting") -> float:
-        """The mean loss per video of one epoch's steps. What the epoch draws at random depends on (seed, epoch) alone."""
+        """The mean loss per video of one epoch's steps. What is drawn at random depends on (seed, epoch) alone."""
         self.model.train()
         order = epoch_order(self.split.train, self.seed, number)
         total = torch.zeros((), dtype=torch.float64, device=self.compute.device)
