@@ -195,7 +195,7 @@ class Graph:
     def aggregate(self) -> Job:
         """The last LSTM state of every video: the DNN's input. Trained once, with the profile's first seed."""
         seed = self.profile.training.seeds[0]
-        inputs = {"train": self.train(AGGREGATOR, seed), "index": self.index, "split": self.split}
+        inputs = {"train": self.train(AGGREGATOR, seed), **self.corpus}
         return self.job("aggregate", inputs, column=AGGREGATOR, seed=seed)
 
     @functools.cache  # noqa: B019

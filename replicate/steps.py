@@ -192,13 +192,20 @@ def np_load(path: Path) -> Any:
     return np.load(path, mmap_mode="r")
 
 
+def compute_of(profile: Profile) -> Any:
+    """Device, precision and threads of the profile's jobs."""
+    from replicate.compute import Compute
+
+    return Compute(profile.run.device, profile.run.precision, profile.run.threads_per_job)
+
+
 def run_train(step: Step) -> None:
     from replicate.train import train
 
     corpus, profile = Corpus(step), step.profile
     record = train(
         corpus.build(step), corpus.source, corpus.labels, corpus.split, profile.training, corpus.spec,
-        step.seed, step.out, step.progress,
+        step.seed, step.out, step.progress, compute_of(profile),
     )  # fmt: skip
     write_json(step.out / "record.json", {"column": step.column, "seed": step.seed, **record})
 
@@ -211,6 +218,33 @@ def _trained(step: Step, corpus: Corpus) -> Any:
     return model.eval()
 
 
+def run_aggregate(step: Step) -> None:
+    import numpy as np
+
+    from replicate.predict import aggregate
+
+    corpus, training = Corpus(step), step.profile.training
+    rows = np.concatenate([corpus.split.train, corpus.split.tune, corpus.split.pool])
+    aggregate(
+        _trained(step, corpus), corpus.source, rows, corpus.index.count, corpus.spec, training.normalisation,
+        training.batch_size, step.out, step.progress, compute_of(step.profile),
+    )  # fmt: skip
+
+
+def run_predict(step: Step) -> None:
+    from replicate.predict import predict, write_ensemble
+
+    members = COLUMNS[step.column].members
+    if members:
+        write_ensemble(step.out, [step.input(member) for member in members])
+        return
+    corpus, training = Corpus(step), step.profile.training
+    predict(
+        _trained(step, corpus), corpus.source, corpus.split.pool, corpus.spec, training.normalisation,
+        training.batch_size, step.out, step.progress, compute_of(step.profile),
+    )  # fmt: skip
+
+
 STEPS = {
     "taxonomy": run_taxonomy,
     "synthesize": run_synthesize,
@@ -218,4 +252,6 @@ STEPS = {
     "labels": run_labels,
     "split": run_split,
     "train": run_train,
+    "aggregate": run_aggregate,
+    "predict": run_predict,
 }
