@@ -11,7 +11,8 @@ from replicate.record import write_text
 from replicate.taxonomy import data_folder, read_rows, tree
 
 LABELS = 3862
-MAP_COLUMNS = ("label_index", "node", "votes_for", "votes_cast", "decided_by")
+MAP_COLUMNS = ("label_index", "name", "node", "votes_for", "votes_cast", "decided_by")
+ADJUDICATION_COLUMNS = ("label_index", "node", "reason", "overrides")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,64 @@ def decide(label: int, votes: list[str]) -> Decision:
     return Decision(label, node, closed[node], len(votes), "ancestor")
 
 
+def read_adjudication(folder: Path, paths: set[str]) -> dict[int, dict[str, str]]:
+    """The adjudicators' decisions by label; none if the file is missing.
+
+    Raises:
+        DataError: a decision names no label or node, gives no reason, or a label is decided twice.
+    """
+    file = folder / "adjudication.csv"
+    decisions: dict[int, dict[str, str]] = {}
+    if not file.exists():
+        return decisions
+    for row in read_rows(file, ADJUDICATION_COLUMNS):
+        if not row["label_index"].isdigit() or int(row["label_index"]) >= LABELS:
+            raise DataError(f"{file}: {row['label_index']!r} is not a label index (0..{LABELS - 1})")
+        label = int(row["label_index"])
+        if label in decisions:
+            raise DataError(f"{file}: label {label} occurs twice; keep one decision")
+        if row["node"] not in paths:
+            raise DataError(f"{file}: label {label} is assigned to {row['node']!r}, which is not in nodes.csv")
+        if not row["reason"].strip():
+            raise DataError(f"{file}: label {label} has no reason; say why the votes are overridden")
+        decisions[label] = row
+    return decisions
+
+
+def read_names(folder: Path) -> list[str]:
+    """Name of every label, in the order of the label index; 56 are empty.
+
+    Raises:
+        DataError: labels.csv does not list every label once, in order.
+    """
+    rows = read_rows(folder / "labels.csv", ("label_index", "name"))
+    for position, row in enumerate(rows):
+        if row["label_index"] != str(position):
+            raise DataError(f"{folder / 'labels.csv'}: label {position} is missing or out of order")
+    if len(rows) != LABELS:
+        raise DataError(f"{folder / 'labels.csv'}: {len(rows)} labels; there are {LABELS}")
+    return [row["name"] for row in rows]
+
+
+def settle(label: int, votes: list[str], ruling: dict[str, str] | None, source: str) -> Decision:
+    """What the adjudicators ruled, else what the votes give.
+
+    Raises:
+        DataError: the ruling overrides something else than what the votes give, or nothing decides.
+    """
+    if ruling is None:
+        return decide(label, votes)
+    try:
+        voted = decide(label, votes).node
+    except DataError:
+        voted = ""
+    if ruling["overrides"] != voted:
+        raise DataError(f"{source}: label {label} overrides {ruling['overrides']!r}, but the votes give {voted!r}")
+    node = ruling["node"]
+    supporting = sum(node in ancestors(vote) for vote in votes)
+    return Decision(label, node, supporting, len(votes), "adjudication")
+
+
 def ancestors(path: str) -> list[str]:
     """'A:B:C' -> ['A', 'A:B', 'A:B:C']."""
     words = path.split(":")
@@ -72,17 +131,17 @@ def ancestors(path: str) -> list[str]:
 
 
 def label_map(folder: Path | None = None) -> str:
-    """The text of label_map.csv, derived from the annotations."""
+    """The text of label_map.csv, derived from the annotations and the adjudication."""
     folder = folder or data_folder()
     paths = [row["path"] for row in read_rows(folder / "nodes.csv", ("path", "scope"))]
     tree(paths, str(folder / "nodes.csv"))
-    votes = read_votes(folder, set(paths))
+    votes, rulings, names = read_votes(folder, set(paths)), read_adjudication(folder, set(paths)), read_names(folder)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(MAP_COLUMNS)
     for label in range(LABELS):
-        made = decide(label, votes[label])
-        writer.writerow([made.label, made.node, made.votes_for, made.votes_cast, made.decided_by])
+        made = settle(label, votes[label], rulings.get(label), str(folder / "adjudication.csv"))
+        writer.writerow([made.label, names[label], made.node, made.votes_for, made.votes_cast, made.decided_by])
     return text.getvalue()
 
 
