@@ -5,6 +5,7 @@ A node's level is its depth: 0 at the top. A video's positives are its labels' n
 """
 
 import csv
+import difflib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -154,6 +155,12 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return rows
 
 
+def nearest(word: str, known: Iterable[str]) -> str:
+    """'; did you mean ...' with the known words closest to one that is not known, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {', '.join(close)}" if close else ""
+
+
 def data_folder() -> Path:
     """Where the committed taxonomy lies."""
     return Path(str(resources.files("taxonomy_data")))
@@ -193,12 +200,18 @@ def load_yt8m(folder: Path | None = None) -> Taxonomy:
     number = {path: node for node, path in enumerate(paths)}
     rows = read_rows(folder / "label_map.csv", ("label_index", "node"))
     label_nodes = np.full(len(rows), -1, np.int32)
+    source = folder / "label_map.csv"
     for row in rows:
+        if not row["label_index"].isdigit():
+            raise DataError(f"{source}: {row['label_index']!r} is not a label index; run `replicate taxonomy build`")
         label = int(row["label_index"])
         if row["node"] not in number:
-            raise DataError(f"label_map.csv: label {label} is mapped to {row['node']!r}, which is not in nodes.csv")
-        if not 0 <= label < len(rows) or label_nodes[label] >= 0:
-            raise DataError(f"label_map.csv: label {label} occurs twice or leaves a gap")
+            raise DataError(f"{source}: label {label} is mapped to {row['node']!r}, which is not in nodes.csv")
+        if label >= len(rows):
+            missing = min(set(range(len(rows))) - {int(each["label_index"]) for each in rows if each["label_index"].isdigit()})
+            raise DataError(f"{source}: label {missing} is missing; run `replicate taxonomy build`")
+        if label_nodes[label] >= 0:
+            raise DataError(f"{source}: label {label} occurs twice; run `replicate taxonomy build`")
         label_nodes[label] = number[row["node"]]
     return Taxonomy(tuple(paths), parents, label_nodes)
 

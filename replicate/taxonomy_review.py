@@ -1,9 +1,9 @@
 """How right the label map is: a stratified sample of labels for a reader who has not seen the map, and its score.
 
-The reader gets name and description of each label, the tree and the scope notes, and writes one node. A verdict is
+The reader gets each label's name and description, the tree and the scope notes, and writes one node. A verdict is
 `right` (the same node), `ancestor` (the map stays above the reader's node on the same path), `descendant` (the map goes
-below it) or `other`. Shares come with Wilson score intervals (Wilson, 1927), corrected for nothing: the sample is a
-tenth of the labels and its allocation proportional, so that the plain share estimates the share of all labels.
+below it) or `other`. Shares come with Wilson score intervals (Wilson, 1927); the allocation is proportional, so the
+plain share estimates the share of all named labels.
 """
 
 from collections import Counter
@@ -16,6 +16,7 @@ from scipy import stats
 
 from replicate.errors import DataError
 from replicate.taxonomy import Taxonomy, data_folder, load_yt8m, read_rows
+from replicate.taxonomy_build import read_names
 
 SAMPLE, SEED, VIDEO_STRATA = 400, 2020, 4
 VERDICTS = ("right", "ancestor", "descendant", "other")
@@ -73,7 +74,7 @@ def review_sample(folder: Path | None = None) -> list[int]:
     folder = folder or data_folder()
     rows = read_rows(folder / "label_statistics.csv", ("label_index", "videos"))
     videos = [int(row["videos"]) for row in sorted(rows, key=lambda row: int(row["label_index"]))]
-    named = [int(row["label_index"]) for row in read_rows(folder / "labels.csv", ("label_index", "name")) if row["name"]]
+    named = [label for label, name in enumerate(read_names(folder)) if name]
     return draw_sample(load_yt8m(folder), videos, named, SAMPLE, SEED)
 
 
