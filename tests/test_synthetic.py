@@ -13,7 +13,7 @@ from replicate.data.calibration import frame_statistics, node_variances
 from replicate.data.index import Index, build_index, find_shards
 from replicate.data.label_sets import as_csv, combinations_of, committed, count_combinations, read_label_sets
 from replicate.data.spec import SPECS
-from replicate.data.synthetic import DEAD_AUDIO, Generator, synthesize
+from replicate.data.synthetic import DEAD_AUDIO, Generator, quantise, synthesize
 from replicate.data.synthetic_statistics import describe, label_facts
 from replicate.errors import ConfigurationError
 from replicate.taxonomy import frequent_labels, load_yt8m, read_rows
@@ -104,6 +104,13 @@ def test_read_back_frames_are_the_generated_ones(corpus, taxonomy, labels):
         assert record.labels.tolist() == found.tolist()
         assert np.array_equal(record.features[0], rgb)
         assert np.array_equal(record.features[1], audio)
+
+
+def test_quantise_takes_the_nearest_byte_and_clips():
+    codes = np.arange(256)
+    for nudge in (-0.49, 0.0, 0.49):  # of a step
+        assert np.array_equal(quantise((dequantised(codes) + nudge * 4 / 255).astype(np.float32)), codes)
+    assert quantise(np.array([-9, 9], np.float32)).tolist() == [0, 255]
 
 
 # --- a pure function of the seed --------------------------------------------------------------------------------------

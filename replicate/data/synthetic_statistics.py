@@ -120,8 +120,8 @@ def _frame_rows(name: str, spec: DatasetSpec, arrays: list[np.ndarray]) -> list[
 
 
 def _mean_rows(name: str, means: np.ndarray, positives: np.ndarray, levels: np.ndarray) -> list[Row]:
-    facts = calibration.committed()
-    known = facts["video_level"].get(name)
+    """Rows about the means over time, (videos, width)."""
+    known = calibration.committed()["video_level"].get(name)
     found = mean_statistics(means)
     nodes_per_video = [positives[:, levels == level].sum(axis=1).mean() for level in range(4)]
     explained = np.dot(node_variances(means, positives, levels), nodes_per_video)
@@ -133,9 +133,10 @@ def _mean_rows(name: str, means: np.ndarray, positives: np.ndarray, levels: np.n
     }
     if known is None:
         return [(statistic, value, "-", "") for statistic, value in values.items()]
-    shared = np.dot(known["node_variance"], facts["label_sets"]["nodes_per_video_and_level"]) / known["variance"]
+    shared = np.dot(known["node_variance"], nodes_per_video) / known["variance"]
     beside = (f"{known['variance']:.2f}", _percentiles(known), f"{known['global_norm']:.2f}", f"{shared:.3f}")
-    return [(*item, fact, RECORDS) for item, fact in zip(values.items(), beside, strict=True)]
+    sources = (RECORDS, RECORDS, RECORDS, f"{RECORDS}, with as many nodes per video as here")
+    return [(*item, fact, source) for item, fact, source in zip(values.items(), beside, sources, strict=True)]
 
 
 def _percentiles(statistics: dict) -> str:
