@@ -16,7 +16,7 @@ from replicate.data.spec import SPECS
 from replicate.data.synthetic import DEAD_AUDIO, Generator, quantise, synthesize
 from replicate.data.synthetic_statistics import describe, label_facts
 from replicate.errors import ConfigurationError
-from replicate.taxonomy import frequent_labels, load_yt8m, read_rows
+from replicate.taxonomy import frequent_labels, load_audioset, load_yt8m, read_rows
 
 SPEC = SPECS["yt8m"]
 SEED = 7
@@ -265,9 +265,10 @@ def test_glitches_occur(videos):
 # --- the calibration itself -------------------------------------------------------------------------------------------
 
 
-def test_node_variances_equal_the_fit_over_explicit_pairs():
-    random = np.random.default_rng(5)
-    means, levels = random.standard_normal((30, 6)), np.array([0, 0, 1, 1, 2, 3, 3])
+@pytest.mark.parametrize("levels", [[0, 0, 1, 1, 2, 3, 3], [0, 0, 0, 1, 1, 1, 1]])
+def test_node_variances_equal_the_fit_over_explicit_pairs(levels):
+    random, levels = np.random.default_rng(5), np.array(levels)
+    means = random.standard_normal((30, 6))
     positives = random.random((30, 7)) < 0.5
     design, target = [], []
     centred = means - means.mean(axis=0)
@@ -337,6 +338,35 @@ def test_describe_holds_the_corpus_beside_the_facts(corpus, taxonomy):
     facts, source = label_facts(taxonomy)
     assert "80 labels" in source
     assert f"{facts['nodes']:.2f}" == rows["nodes per video"][1]
+
+
+@pytest.mark.data
+def test_describe_of_the_genuine_video_says_what_the_design_says(data_dir, tmp_path):
+    root = data_dir / "yt8m_frame"
+    build_index(SPEC, root, ["genuine_SjJ3.tfrecord"], tmp_path / "index")
+    rows = {row[0]: row[1] for row in describe(Index.open(tmp_path / "index", root), SPEC, load_yt8m())}
+    cosines = [rows[f"rgb: cosine between frames at lag {lag}"] for lag in (1, 2, 3, 5, 10, 20, 40)]
+    assert cosines == ["0.49", "0.36", "0.30", "0.23", "0.12", "0.06", "0.03"]
+    assert rows["rgb: step between frames, 5/25/50/75/95 %"] == "0.1 1.4 35.6 43.7 49.4"
+    assert rows["rgb: share of bytes clipped"] == "0.071"
+    assert rows["audio: mean norm of a frame"] == "10.4"
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("dataset", "shard"),
+    [("yt8m-video", "yt8m_video/validate0000.tfrecord"), ("audioset", "audioset/eval.tfrecord")],
+)
+def test_describe_serves_every_dataset(data_dir, tmp_path, dataset, shard):
+    spec, found = SPECS[dataset], [shard]
+    build_index(spec, data_dir, found, tmp_path / "index")
+    ontology = data_dir / "audioset"
+    taxonomy = load_yt8m()
+    if dataset == "audioset":
+        taxonomy = load_audioset(ontology / "ontology.json", ontology / "class_labels_indices.csv")
+    rows = describe(Index.open(tmp_path / "index", data_dir), spec, taxonomy)
+    assert all(len(row) == 4 and all(isinstance(cell, str) for cell in row) for row in rows)
+    assert any("variance of the video's mean" in row[0] for row in rows)
 
 
 def test_label_facts_of_all_labels_are_those_of_the_design():

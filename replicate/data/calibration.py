@@ -103,7 +103,8 @@ def node_variances(means: np.ndarray, positives: np.ndarray, levels: np.ndarray)
     gram = [[over_pairs(a, b, s * t) for b, t in both] for a, s in both]
     power = np.square(centred).sum(axis=1)
     target = [over_pairs(centred, part, power * square) for part, square in both]
-    return [float(max(0.0, each)) for each in np.linalg.solve(gram, target)[1:] / means.shape[1]]
+    fit = np.linalg.lstsq(np.array(gram), np.array(target), rcond=None)[0]  # a level without nodes gets zero
+    return [float(max(0.0, each)) for each in fit[1:] / means.shape[1]]
 
 
 def spectrum(means: np.ndarray, positives: np.ndarray, edges: tuple[int, ...]) -> list[dict[str, float]]:

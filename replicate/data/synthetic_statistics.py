@@ -16,7 +16,7 @@ SAMPLE = 600  # videos, evenly spaced, whose frames are looked at
 Row = tuple[str, str, str, str]
 
 ONE_VIDEO = "one genuine video (170 frames)"
-ONE_VIDEO_AUDIO = "the same, without dead audio"
+ONE_VIDEO_AUDIO = "one genuine video, its live audio"
 CLIPS = "AudioSet, 22,160 clips"
 RECORDS = "11,790 genuine video-level records"
 RELEASE = "size of the release; limit 300"
@@ -125,11 +125,12 @@ def _mean_rows(name: str, means: np.ndarray, positives: np.ndarray, levels: np.n
     found = mean_statistics(means)
     nodes_per_video = [positives[:, levels == level].sum(axis=1).mean() for level in range(4)]
     explained = np.dot(node_variances(means, positives, levels), nodes_per_video)
+    share = f"{explained / found['variance']:.3f}" if found["variance"] > 0 else "-"  # of one video there is none
     values = {
         f"{name}: variance of the video's mean": f"{found['variance']:.2f}",
         f"{name}: power of the video's mean, {'/'.join(map(str, PERCENTILES))} %": _percentiles(found),
         f"{name}: norm of the global mean": f"{found['global_norm']:.2f}",
-        f"{name}: share of that variance that shared nodes explain": f"{explained / found['variance']:.3f}",
+        f"{name}: share of that variance that shared nodes explain": share,
     }
     if known is None:
         return [(statistic, value, "-", "") for statistic, value in values.items()]
