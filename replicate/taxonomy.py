@@ -20,6 +20,8 @@ import scipy.sparse
 from replicate.errors import DataError
 
 DEEPEST = 3
+LABELS = 3862
+REBUILD = "run `replicate taxonomy build`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,21 +200,19 @@ def load_yt8m(folder: Path | None = None) -> Taxonomy:
     paths = [row["path"] for row in read_rows(folder / "nodes.csv", ("path", "scope"))]
     parents = tree(paths, str(folder / "nodes.csv"))
     number = {path: node for node, path in enumerate(paths)}
-    rows = read_rows(folder / "label_map.csv", ("label_index", "node"))
-    label_nodes = np.full(len(rows), -1, np.int32)
     source = folder / "label_map.csv"
-    for row in rows:
-        if not row["label_index"].isdigit():
-            raise DataError(f"{source}: {row['label_index']!r} is not a label index; run `replicate taxonomy build`")
-        label = int(row["label_index"])
+    nodes: dict[int, int] = {}
+    for row in read_rows(source, ("label_index", "node")):
+        if not row["label_index"].isdigit() or int(row["label_index"]) in nodes:
+            raise DataError(f"{source}: label {row['label_index']!r} is not a number or occurs twice; {REBUILD}")
         if row["node"] not in number:
-            raise DataError(f"{source}: label {label} is mapped to {row['node']!r}, which is not in nodes.csv")
-        if label >= len(rows):
-            missing = min(set(range(len(rows))) - {int(each["label_index"]) for each in rows if each["label_index"].isdigit()})
-            raise DataError(f"{source}: label {missing} is missing; run `replicate taxonomy build`")
-        if label_nodes[label] >= 0:
-            raise DataError(f"{source}: label {label} occurs twice; run `replicate taxonomy build`")
-        label_nodes[label] = number[row["node"]]
+            raise DataError(f"{source}: label {row['label_index']}: {row['node']!r} is not in nodes.csv; {REBUILD}")
+        nodes[int(row["label_index"])] = number[row["node"]]
+    missing = set(range(LABELS)) - nodes.keys()
+    if missing or len(nodes) > LABELS:
+        wrong = f"label {min(missing)} is missing" if missing else f"{len(nodes)} labels instead of {LABELS}"
+        raise DataError(f"{source}: {wrong}; {REBUILD}")
+    label_nodes = np.array([nodes[label] for label in range(LABELS)], np.int32)
     return Taxonomy(tuple(paths), parents, label_nodes)
 
 

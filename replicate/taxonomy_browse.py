@@ -62,7 +62,10 @@ def show(path: str = "", folder: Path | None = None) -> str:
     if path:
         numbers = catalogue.statistics[path]
         lines += [path, f"  {catalogue.scopes[path]}"]
-        lines += [f"  {catalogue.labels_under(path)} labels at or under it, {numbers['positives']:,} real label sets", ""]
+        lines += [
+            f"  {catalogue.labels_under(path)} labels at or under it, {numbers['positives']:,} real label sets",
+            "",
+        ]
     for child in catalogue.children(path):
         name = child.rpartition(":")[2]
         lines.append(f"  {name:<28}{catalogue.labels_under(child):>5} labels  {catalogue.scopes[child]}")
@@ -85,7 +88,9 @@ def find(word: str, folder: Path | None = None) -> str:
         if sought in path.casefold() or sought in scope.casefold()
     ]
     found = sorted(
-        (label, name, node) for node, labels in catalogue.labels.items() for label, name in labels
+        (label, name, node)
+        for node, labels in catalogue.labels.items()
+        for label, name in labels
         if sought in name.casefold()
     )
     lines += [f"{label} {name} -> {node} ({catalogue.decided_by[label]})" for label, name, node in found]

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from replicate.errors import DataError
 from replicate.record import write_text
-from replicate.taxonomy import data_folder, read_rows, tree
+from replicate.taxonomy import LABELS, data_folder, read_rows, tree
 
-LABELS = 3862
 MAP_COLUMNS = ("label_index", "name", "node", "votes_for", "votes_cast", "decided_by")
 ADJUDICATION_COLUMNS = ("label_index", "node", "reason", "overrides")
 
