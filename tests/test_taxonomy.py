@@ -101,6 +101,8 @@ def test_restrict_keeps_indices_and_ancestors(taxonomy):
     assert {name.rpartition(":")[0] for name in small.names if ":" in name} <= set(small.names)
     left_out = np.flatnonzero(small.label_nodes < 0)[:1]
     assert not small.encode(np.array([0, 1]), left_out).any()
+    mixed = small.closed_nodes(np.array([0, 2]), np.concatenate([labels[:1], left_out]))[1]
+    assert mixed.tolist() == small.closed_nodes(np.array([0, 1]), np.array(labels[:1]))[1].tolist()
 
 
 def test_dict_round_trip(taxonomy):
