@@ -46,7 +46,7 @@ def test_a_planted_misplacement_is_found(node_of_three, contradicted):
 def test_siblings_are_compared_inside_their_parent_only():
     names, parents = ("A", "A:x", "A:y", "B", "B:z"), ((), (0,), (0,), (), (3,))
     taxonomy = Taxonomy(names, parents, np.array([2, 2, 2, 1, 2, 4], np.int32))
-    offsets, values = videos_of((4, [0, 1]), (10, [2, 3]), (10, [3, 4]), (20, [1, 5]), (9, [5]), (40, [4]))
+    offsets, values = videos_of((4, [0, 1]), (10, [2, 3]), (10, [3, 4]), (20, [1, 5]), (9, [5]), (10, [4]))
     found = find_contradictions(taxonomy, company_weights(count_together(offsets, values, 6), len(offsets) - 1))
     found = [each for each in found if each.level]
     assert {(each.label, each.level, each.node, each.rival) for each in found} == {
