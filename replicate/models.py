@@ -76,9 +76,9 @@ def build(
 
 
 def kernels(model: nn.Module) -> dict[str, np.ndarray]:
-    """(maps, kernel size) weights of every temporal convolution in a model, by name (Figure 8)."""
+    """(maps of all groups and sizes, kernel size) of every temporal convolution in a model, by name (Figure 8)."""
     return {
-        name: module.weight.detach().cpu().numpy()
+        name: module.kernels().flatten(0, 1).detach().cpu().numpy()
         for name, module in model.named_modules()
         if isinstance(module, tc.TemporalConvolution)
     }

@@ -1,7 +1,7 @@
 """Temporal coherence as a layer (Goyal et al., 2020). Needs torch alone.
 
-A sequence model's logits over frames (cluster assignments, attention energies) should vary slowly, because adjacent frames
-mostly show the same thing. `TemporalConvolution` is the layer as the paper ran it (section 3): a small kernel over
+A sequence model's logits over frames (cluster assignments, attention energies) should vary slowly, because adjacent
+frames mostly show the same thing. `TemporalConvolution` is the layer as the paper ran it (section 3): a small kernel over
 time, shared by all channels. `NeighbourhoodSum` is the exact form of Eqs. 2-6 and 8, without parameters.
 """
 
