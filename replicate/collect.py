@@ -4,13 +4,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from replicate import hardware, manifest
 from replicate.columns import COLUMNS
+from replicate.data.labels import LabelStore
 from replicate.engine import Settings
 from replicate.record import digest, file_digest, read_json, write_json, write_text
+from replicate.schema import RunRecord
 from replicate.stages import Graph, Job, flatten
+from replicate.steps import RECORD
 
-RECORD = "record.json"
 RENDERED = ".rendered"
 
 
@@ -75,7 +79,9 @@ def _run_record(graph: Graph, columns: tuple[str, ...], settings: Settings) -> d
     split = read_json(graph.split.folder(settings.runs) / "split.json")
     index = read_json(graph.index.folder(settings.runs) / "index.json")
     taxonomy = read_json(graph.taxonomy.folder(settings.runs) / "taxonomy.json")
-    return {
+    labels = LabelStore.open(graph.labels.folder(settings.runs))
+    train = np.load(graph.split.folder(settings.runs) / "train.npy")
+    record = {
         "profile": profile.name,
         "title": profile.title,
         "data": "synthetic" if profile.dataset.name == "synthetic" else "real",
@@ -88,9 +94,13 @@ def _run_record(graph: Graph, columns: tuple[str, ...], settings: Settings) -> d
         "skipped": index["skipped"],
         "nodes": len(taxonomy["names"]),
         "nodes_per_level": [taxonomy["levels"].count(level) for level in range(4)],
+        "node_names": taxonomy["names"],
+        "node_levels": taxonomy["levels"],
+        "train_positives": labels.counts(train).tolist(),
         "keys": {_name(job): job.key for job in graph.results(columns)},
         "code": manifest.code_version(),
         "packages": manifest.package_versions(),
         "machine": hardware.describe(),
         "command": list(settings.command),
     }
+    return RunRecord(**record).model_dump(mode="json")

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from replicate.columns import COLUMNS, pairs
+from replicate.columns import COLUMNS
 from replicate.config import Profile
 from replicate.errors import ConfigurationError
 from replicate.record import read_json, write_json
+from replicate.schema import ExplainRecord, TimeRecord, TrainRecord, write_record
 from replicate.stages import Job
+
+RECORD = "record.json"  # the small record that a results folder takes from a job
+ATTENTION_SAMPLES = 3  # videos of the pool whose attention is drawn (Figure 10)
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,7 @@ def run_train(step: Step) -> None:
         corpus.build(step), corpus.source, corpus.labels, corpus.split, profile.training, corpus.spec,
         step.seed, step.out, step.progress, compute_of(profile),
     )  # fmt: skip
-    write_json(step.out / "record.json", {"column": step.column, "seed": step.seed, **record})
+    write_record(step.out / RECORD, TrainRecord(column=step.column, seed=step.seed, **record))
 
 
 def _trained(step: Step, corpus: Corpus) -> Any:
@@ -245,6 +249,30 @@ def run_predict(step: Step) -> None:
     )  # fmt: skip
 
 
+def run_explain(step: Step) -> None:
+    from replicate import models
+    from replicate.explain import explain
+
+    corpus, training = Corpus(step), step.profile.training
+    model = _trained(step, corpus)
+    record = explain(
+        model, models.kernels(model), corpus.source, corpus.split.pool, corpus.index.ids, ATTENTION_SAMPLES,
+        corpus.spec, training.normalisation, training.batch_size, step.out, step.progress, compute_of(step.profile),
+    )  # fmt: skip
+    write_record(step.out / RECORD, ExplainRecord(column=step.column, seed=step.seed, **record))
+
+
+def run_time(step: Step) -> None:
+    from replicate.timing import time_training
+
+    corpus, profile = Corpus(step), step.profile
+    record = time_training(
+        corpus.build(step), corpus.source, corpus.labels, corpus.split.train, profile.training, profile.timing,
+        corpus.spec, profile.training.seeds[0], step.progress, compute_of(profile),
+    )  # fmt: skip
+    write_record(step.out / RECORD, TimeRecord(column=step.column, profile=profile.name, **record))
+
+
 STEPS = {
     "taxonomy": run_taxonomy,
     "synthesize": run_synthesize,
@@ -254,4 +282,6 @@ STEPS = {
     "train": run_train,
     "aggregate": run_aggregate,
     "predict": run_predict,
+    "explain": run_explain,
+    "time": run_time,
 }

@@ -32,6 +32,13 @@ class LabelStore:
         encoded[line, self.values[np.repeat(starts, counts) + within]] = True
         return encoded
 
+    def counts(self, rows: np.ndarray) -> np.ndarray:
+        """(nodes,) int64: how many of the rows have each node."""
+        starts, ends = np.asarray(self.offsets[rows]), np.asarray(self.offsets[np.asarray(rows) + 1])
+        lengths = ends - starts
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return np.bincount(self.values[np.repeat(starts, lengths) + within], minlength=self.nodes)
+
     def save(self, folder: Path) -> None:
         """Write both columns and the number of nodes."""
         for name in ("offsets", "values"):
