@@ -1,0 +1,91 @@
+"""All records of one results folder, read and validated once: what tables, figures, claims and pages are made of."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from replicate.columns import COLUMNS, Column
+from replicate.record import digest, file_digest
+from replicate.schema import (
+    CompareRecord,
+    Difference,
+    EvaluateRecord,
+    ExplainRecord,
+    Record,
+    RunRecord,
+    TimeRecord,
+    TrainRecord,
+    read_record,
+)
+
+Kind = TypeVar("Kind", bound=Record)
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of one profile's results; what a run did not make is absent from its dictionary.
+
+    Attributes:
+        folder: the results folder (its records lie under `records/`).
+        compare: None where no column was compared.
+        evaluate, train, explain: by (column's slug, seed).
+        time: by column's slug.
+    """
+
+    folder: Path
+    run: RunRecord
+    compare: CompareRecord | None
+    evaluate: dict[tuple[str, int], EvaluateRecord]
+    train: dict[tuple[str, int], TrainRecord]
+    explain: dict[tuple[str, int], ExplainRecord]
+    time: dict[str, TimeRecord]
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the data were made up; whatever shows a number of this run says so."""
+        return self.run.data == "synthetic"
+
+    @property
+    def columns(self) -> list[Column]:
+        """The run's columns, in the order of the table."""
+        return [COLUMNS[slug] for slug in COLUMNS if slug in self.run.columns]
+
+    def difference(self, column: str, metric: str, level: str = "overall") -> Difference | None:
+        """A column minus its baseline in one cell; None where the two were not compared."""
+        for each in self.compare.differences if self.compare else ():
+            if (each.column, each.metric, each.level) == (column, metric, level):
+                return each
+        return None
+
+
+def read_records(folder: Path) -> Records:
+    """Read every record of a results folder.
+
+    Raises:
+        MissingResult: `records/run.json` is missing, or a record is damaged; names the file and the remedy.
+    """
+    records = Path(folder) / "records"
+    compare = records / "compare.json"
+    evaluate, train, explain = (
+        {(record.column, record.seed): record for record in _read_all(records, stage, kind)}
+        for stage, kind in (("evaluate", EvaluateRecord), ("train", TrainRecord), ("explain", ExplainRecord))
+    )
+    return Records(
+        folder=Path(folder),
+        run=read_record(records / "run.json", RunRecord),
+        compare=read_record(compare, CompareRecord) if compare.is_file() else None,
+        evaluate=evaluate,
+        train=train,
+        explain=explain,
+        time={record.column: record for record in _read_all(records, "time", TimeRecord)},
+    )
+
+
+def records_digest(folder: Path) -> str:
+    """Hash of all record files of a results folder: changes whenever what is shown may have to change."""
+    paths = sorted((Path(folder) / "records").glob("*.json"))
+    return digest({path.name: file_digest(path) for path in paths})
+
+
+def _read_all(records: Path, stage: str, kind: type[Kind]) -> list[Kind]:
+    return [read_record(path, kind) for path in sorted(records.glob(f"{stage}-*.json"))]
