@@ -149,7 +149,7 @@ def _execute_in_worker(job: Job, settings: Settings, *_inputs: Any) -> None:
         now = time.monotonic()
         if event.kind != "step" or now - last[0] > 0.25:  # a few messages a second are enough for a person
             last[0] = now
-            worker.log_event(TOPIC, event.as_dict())
+            worker.log_event(TOPIC, event.as_list())
 
     execute(job, settings, notify)
 
@@ -186,7 +186,7 @@ def _walk_with_dask(todo: list[Job], settings: Settings, listener: Listener, sch
                 client = stack.enter_context(Client(scheduler, timeout="20s"))
             except (OSError, ValueError) as error:
                 raise ConfigurationError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error})") from None
-        client.subscribe_topic(TOPIC, lambda event: listener.notify(Event(**event[1])))
+        client.subscribe_topic(TOPIC, lambda event: listener.notify(Event(*event[1])))
         _gather(_submit(client, todo, settings), listener)
 
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
 
@@ -17,9 +17,9 @@ class Event:
     message: str = ""
     seconds: float = 0.0
 
-    def as_dict(self) -> dict[str, Any]:
-        """The event as plain values, for the way between processes."""
-        return asdict(self)
+    def as_list(self) -> list[str | float]:
+        """The event as plain values, for the way between processes: to a dictionary, Dask's scheduler would add keys."""
+        return list(astuple(self))
 
 
 class Listener(Protocol):
