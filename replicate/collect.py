@@ -52,7 +52,8 @@ def mark_rendered(results: Path) -> None:
 
 def _rendering(results: Path) -> str:
     code = sorted(Path(__file__).with_name("report").rglob("*"))
-    sources = [*sorted((results / "records").glob("*.json")), *(path for path in code if path.suffix not in ("", ".pyc"))]
+    records = sorted((results / "records").glob("*.json"))
+    sources = [*records, *(path for path in code if path.suffix not in ("", ".pyc"))]
     return digest({path.name: file_digest(path) for path in sources})
 
 
