@@ -28,7 +28,14 @@ TOPIC = "replicate-progress"
 
 @dataclass(frozen=True)
 class Settings:
-    """What every job of a command needs to know beside its own parameters."""
+    """What every job of a command needs to know beside its own parameters.
+
+    Attributes:
+        profile: the command's; its `run` section says where and how many jobs run at once.
+        runs: the run directory.
+        data_dir: folder of real data.
+        command: as issued, for manifests.
+    """
 
     profile: Profile
     runs: Path
@@ -109,8 +116,8 @@ def execute(job: Job, settings: Settings, notify: Callable[[Event], None]) -> No
         def progress(done: float, total: float, message: str = "") -> None:
             notify(Event(job.label, "step", done, total, message))
 
-        steps.STEPS[job.stage.name](steps.Step(job, settings.profile, settings.runs, settings.data_dir, progress))
-        manifest.write_manifest(folder, job, settings.profile, list(settings.command), hardware.describe())
+        steps.STEPS[job.stage.name](steps.Step(job, job.profile, settings.runs, settings.data_dir, progress))
+        manifest.write_manifest(folder, job, list(settings.command), hardware.describe())
     except ReplicateError as error:
         raise type(error)(f"{job.label}: {error}") from None
     except MemoryError:

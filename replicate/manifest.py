@@ -41,7 +41,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def write_manifest(folder: Path, job: Job, profile: Any, command: list[str], machine: dict[str, Any]) -> None:
+def write_manifest(folder: Path, job: Job, command: list[str], machine: dict[str, Any]) -> None:
     """Declare a stage done. Its files' hashes are listed, so that a later change to one can be found."""
     files = {
         str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
@@ -51,7 +51,7 @@ def write_manifest(folder: Path, job: Job, profile: Any, command: list[str], mac
     manifest = {
         "identity": job.identity,
         "key": job.key,
-        "configuration": dict(flatten(profile)),
+        "configuration": dict(flatten(job.profile)),
         "files": files,
         "code": code_version(),
         "packages": package_versions(),

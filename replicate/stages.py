@@ -6,7 +6,7 @@ stage declares, the keys of its inputs, the stage's version, and what changes ar
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ STAGES = {
 NOT_IN_KEYS = {
     "name": "a label",
     "title": "a label",
+    "model.preset": "the sizes that it stands for are fields themselves",
     "dataset.reader": "both readers return the same bytes (tested)",
     "training.seeds": "each seed is a job of its own",
     "run.columns": "each column is a job of its own",
@@ -84,13 +85,22 @@ _FAMILY_OF_PREFIX = {"lstm": "dnn", "gru": "rnn", "netvlad": "netvlad", "transfo
 
 @dataclass(frozen=True)
 class Job:
-    """One stage with its parameters and inputs; `identity` is what `key` is the hash of."""
+    """One stage with its parameters and inputs.
+
+    Attributes:
+        stage, parameters, inputs: what is done, for which column and seed, from what.
+        profile: the profile that it is done under; a study walks jobs of several profiles together.
+        identity: what `key` is the hash of.
+        variant: names the profile among those of a study; empty elsewhere. Jobs of equal keys are one job.
+    """
 
     stage: Stage
     parameters: dict[str, Any]
     inputs: dict[str, "Job"]
+    profile: Profile
     identity: dict[str, Any]
-    key: str = field(default="")
+    key: str
+    variant: str = ""
 
     @property
     def label(self) -> str:
@@ -98,7 +108,8 @@ class Job:
         column = self.parameters.get("column")
         title = COLUMNS[column].title if column in COLUMNS else "DNN's LSTM" if column else ""
         seed = f"seed {self.parameters['seed']}" if "seed" in self.parameters else ""
-        return " ".join([self.stage.name, ", ".join(part for part in (title, seed) if part)]).strip()
+        variant = self.variant if column else ""
+        return " ".join([self.stage.name, ", ".join(part for part in (title, seed, variant) if part)]).strip()
 
     def folder(self, runs: Path) -> Path:
         """Where the job's files lie."""
@@ -114,14 +125,18 @@ class Job:
 class Graph:
     """Every job of a profile, built once, found by stage and parameters."""
 
-    def __init__(self, profile: Profile, data_dir: Path | None, fingerprint: Callable[[Path, Profile], Any]):
+    def __init__(
+        self, profile: Profile, data_dir: Path | None, fingerprint: Callable[[Path, Profile], Any], variant: str = ""
+    ):
         """
         Args:
             profile: the resolved profile.
             data_dir: folder of real data; None when there is none (keys of what reads it then say "no data").
             fingerprint: gives the identity of the dataset's files under the data directory.
+            variant: what to call this profile in a study, e.g. "kernel 9, maps 4".
         """
         self.profile = profile
+        self.variant = variant
         self.data_dir = data_dir
         self._fingerprint = fingerprint
 
@@ -149,7 +164,7 @@ class Graph:
             "inputs": {role: job.key for role, job in inputs.items()},
             "data": data,
         }
-        return Job(stage, parameters, inputs, identity, digest(identity)[:20])
+        return Job(stage, parameters, inputs, self.profile, identity, digest(identity)[:20], self.variant)
 
     @functools.cached_property
     def data_identity(self) -> Any:
