@@ -8,7 +8,7 @@ from types import FrameType
 
 import click
 
-from replicate import __version__, cli_data, cli_stages, cli_taxonomy
+from replicate import __version__, cli_data, cli_stages, cli_taxonomy, cli_tune
 from replicate.columns import COLUMNS
 from replicate.command import Command, chosen_columns, model_option, scheduler_option, shared_options
 from replicate.errors import ConfigurationError, ReplicateError
@@ -224,7 +224,7 @@ def models(command: Command, preset: str | None, as_json: bool) -> None:
     click.echo(listing(command.profile, preset, as_json))
 
 
-for verb in (*cli_stages.VERBS, cli_data.data, cli_taxonomy.taxonomy):
+for verb in (*cli_stages.VERBS, cli_tune.tune, cli_data.data, cli_taxonomy.taxonomy):
     group.add_command(verb)
 
 

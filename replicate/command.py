@@ -3,7 +3,7 @@
 import functools
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import click
 
 from replicate import engine, progress
 from replicate.columns import COLUMNS, with_needs
-from replicate.config import Profile, load_profile, profile_names
+from replicate.config import Profile, load_profile, profile_names, with_changes
 from replicate.errors import ConfigurationError
 from replicate.stages import Graph, Job
 
@@ -35,6 +35,10 @@ class Command:
         with engine.locked(self.settings.runs), progress.listener() as listener:
             return engine.walk(targets, self.settings, listener, scheduler)
 
+    def variant(self, name: str, assignments: Iterable[str]) -> Graph:
+        """The graph of the command's profile with some fields changed; jobs that do not depend on them are the same."""
+        return Graph(with_changes(self.profile, assignments), self.settings.data_dir, fingerprint, name)
+
     def finish(self, targets: list[Job]) -> None:
         """Bring targets to done and print where each result lies."""
         ran = self.walk(targets)
@@ -56,9 +60,14 @@ def resolve(profile: str, assignments: tuple[str, ...], data_dir: str | None, ou
 
 def fingerprint(data_dir: Path, profile: Profile) -> Any:
     """Identity of the dataset's shards: names, sizes, and digests of their ends."""
+    return _fingerprint(data_dir, profile.dataset.shards)
+
+
+@functools.cache  # the graphs of a study ask for the same files
+def _fingerprint(data_dir: Path, patterns: tuple[str, ...]) -> Any:
     from replicate.data import index
 
-    shards = index.find_shards(data_dir, list(profile.dataset.shards))
+    shards = index.find_shards(data_dir, list(patterns))
     return [list(row) for row in index.fingerprint(data_dir, shards)]
 
 

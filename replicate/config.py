@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +14,7 @@ from replicate.errors import ConfigurationError
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
+Normalisation = Literal["l2", "l2_sqrt_width", "none"]
 
 
 def _check_amount(value: Any) -> int | float | str:
@@ -66,9 +67,33 @@ class SplitConfig(Section):
     draw_size: Amount = 1_600  # a share is one of the pool
 
 
-class ModelConfig(Section):
-    """Sizes of the baselines; the defaults are preset C of the size study (facts, section D)."""
+# Sizes that reproduce the megabytes of Table 2; the paper's unit is not known, and decides between them (facts, section D).
+PRESETS: dict[str, dict[str, Any]] = {
+    "C": {},
+    "A": {
+        "head": (128, 384, 1024),
+        "netvlad_width": 736,
+        "netvlad_gate": True,
+        "transformer_width": 1152,
+        "transformer_feedforward": 3072,
+        "transformer_layers": 1,
+    },
+    "B": {
+        "head": (1024,),
+        "lstm_width": 512,
+        "gru_features": "rgb",
+        "netvlad_width": 704,
+        "transformer_width": 1152,
+        "transformer_feedforward": 2560,
+        "transformer_layers": 1,
+    },
+}
 
+
+class ModelConfig(Section):
+    """Sizes of the baselines; the defaults are those of preset C."""
+
+    preset: Literal["A", "B", "C"] = "C"  # stands for the sizes that the profile does not name
     head: tuple[Count, ...] = (384, 768)
     lstm_width: Count = 1024
     gru_width: Count = 512
@@ -76,11 +101,18 @@ class ModelConfig(Section):
     netvlad_clusters: tuple[Count, ...] = (192, 96)  # one number per modality: video, audio
     netvlad_width: Count = 705
     netvlad_gate: bool = False
-    transformer_width: Count = 768
+    transformer_width: Count = 768  # frames that have it already are not projected
     transformer_heads: Count = 12
     transformer_feedforward: Count = 2048
     transformer_layers: Count = 2
-    mask: bool = True  # false: padding frames take part, as the literal "padded 0 frames" may mean
+    transformer_positions: Literal["sinusoidal", "none"] = "sinusoidal"
+    transformer_pooling: Literal["mean", "token", "query"] = "mean"  # token: a learned one, as BERT's CLS
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        preset = values.get("preset") if isinstance(values, dict) else None
+        return {**PRESETS[preset], **values} if preset in PRESETS else values
 
 
 class CoherenceConfig(Section):
@@ -102,7 +134,7 @@ class TrainingConfig(Section):
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0  # L2 norm of each tensor's gradient
     decay: Annotated[float, Field(gt=0, le=1)] = 0.8
     decay_examples: Count = 4_000_000  # the learning rate is multiplied by `decay` each time so many examples were seen
-    normalisation: Literal["l2", "l2_sqrt_width", "none"] = "l2"
+    normalisation: Normalisation = "l2"
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
 
     @pydantic.field_validator("seeds")
@@ -111,6 +143,13 @@ class TrainingConfig(Section):
         if len(set(seeds)) != len(seeds):
             raise ValueError(f"seeds must differ, but {list(seeds)} repeats one; remove the repetition")
         return seeds
+
+
+class TuningConfig(Section):
+    """What `replicate tune` tries on the tune split, the same for every column."""
+
+    learning_rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (5e-4, 1e-3, 2e-3)
+    normalisations: Annotated[tuple[Normalisation, ...], Field(min_length=1)] = ("l2", "l2_sqrt_width")
 
 
 class TimingConfig(Section):
@@ -143,6 +182,7 @@ class Profile(Section):
     model: ModelConfig = ModelConfig()
     coherence: CoherenceConfig = CoherenceConfig()
     training: TrainingConfig = TrainingConfig()
+    tuning: TuningConfig = TuningConfig()
     timing: TimingConfig = TimingConfig()
     run: RunConfig = RunConfig()
 
@@ -167,6 +207,21 @@ def load_profile(name: str, assignments: tuple[str, ...] = ()) -> Profile:
         return Profile.model_validate(values)
     except pydantic.ValidationError as error:
         raise ConfigurationError(_explain(error, source)) from None
+
+
+def with_changes(profile: Profile, assignments: Iterable[str]) -> Profile:
+    """The profile with `key=value` assignments applied, validated anew.
+
+    Raises:
+        ConfigurationError: as load_profile.
+    """
+    values = profile.model_dump(mode="json")
+    for assignment in assignments:
+        _assign(values, assignment)
+    try:
+        return Profile.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise ConfigurationError(_explain(error, profile.name)) from None
 
 
 def _read_with_parents(name: str, children: tuple[str, ...]) -> tuple[str, dict[str, Any]]:

@@ -74,6 +74,8 @@ NOT_IN_KEYS = {
     "model.preset": "the sizes that it stands for are fields themselves",
     "dataset.reader": "both readers return the same bytes (tested)",
     "training.seeds": "each seed is a job of its own",
+    "tuning.learning_rates": "each variant is a job of its own",
+    "tuning.normalisations": "each variant is a job of its own",
     "run.columns": "each column is a job of its own",
     "run.engine": "where jobs run does not change what they compute",
     "run.workers": "how many jobs run at once does not change what they compute",
