@@ -12,11 +12,12 @@ from torch import nn
 
 def initialise(model: nn.Module, seed: int) -> nn.Module:
     """Draw all parameters anew: uniform within 1/sqrt(fan), where fan is the width that a unit of the layer sums over
-    (for recurrent layers, the hidden width), as torch does by default. A module that has `reset_parameters(generator)`
-    is asked instead.
+    (for recurrent layers, the hidden width), as torch does by default; normalisation layers start as the identity. A
+    module that has `reset_parameters(generator)` is asked instead.
 
     Args:
-        model: any module whose parameters belong to Linear, GRU, LSTM or modules with a `reset_parameters` of ours.
+        model: any module whose parameters belong to Linear, GRU, LSTM, LayerNorm, BatchNorm1d or modules with a
+            `reset_parameters` of ours.
         seed: names the weights.
 
     Raises:
@@ -30,6 +31,9 @@ def initialise(model: nn.Module, seed: int) -> nn.Module:
             bound = module.in_features**-0.5
         elif isinstance(module, nn.GRU | nn.LSTM):
             bound = module.hidden_size**-0.5
+        elif isinstance(module, nn.LayerNorm | nn.BatchNorm1d):
+            module.reset_parameters()
+            continue
         elif type(module).__module__.startswith("torch."):
             raise TypeError(f"{prefix} is a {type(module).__name__}, for which no initialisation is stated")
         else:

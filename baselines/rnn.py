@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.head import Head
-from baselines.hooks import Unchanged
+from baselines.hooks import Unchanged, then_linear
 from baselines.initialisation import initialise
 
 
@@ -22,23 +22,26 @@ def last_valid(states: Tensor, mask: Tensor) -> Tensor:
 class RecurrentClassifier(nn.Module):
     """A recurrent layer over frames; its last valid state goes to the head. DNN's aggregator (LSTM) and RNN (GRU)."""
 
-    def __init__(self, cell: type[nn.GRU | nn.LSTM], width: int, hidden: int, head: tuple[int, ...], nodes: int, seed: int):
+    def __init__(
+        self, cell: type[nn.GRU | nn.LSTM], width: int, hidden: int, head: tuple[int, ...], nodes: int, seed: int
+    ):
         """
         Args:
             cell: nn.GRU or nn.LSTM.
-            width: values per frame.
+            width: values that are used of each frame, from the first on.
             hidden: width of the state.
             head, nodes: see Head.
             seed: names the initial weights.
         """
         super().__init__()
+        self.width = width
         self.recurrent = cell(width, hidden, batch_first=True)
         self.head = Head(hidden, head, nodes)
         initialise(self, seed)
 
     def states(self, frames: Tensor, mask: Tensor) -> Tensor:
         """(batch, hidden): what represents each video."""
-        return last_valid(self.recurrent(frames)[0], mask)
+        return last_valid(self.recurrent(frames[..., : self.width])[0], mask)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """(batch, time, width), (batch, time) -> (batch, nodes) logits."""
@@ -58,6 +61,7 @@ class AttentionRNN(nn.Module):
     ):  # fmt: skip
         """As RecurrentClassifier, and the hooks; None leaves one Unchanged."""
         super().__init__()
+        self.width = width
         self.recurrent = nn.GRU(width, hidden, batch_first=True)
         self.energy = nn.Linear(hidden, 1)
         self.on_states = on_states or Unchanged()
@@ -67,8 +71,8 @@ class AttentionRNN(nn.Module):
         initialise(self, seed)
 
     def _attend(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        states, _ = self.recurrent(frames)  # (batch, time, hidden)
-        energies = self.energy(self.on_states(states, states, mask))  # (batch, time, 1)
+        states, _ = self.recurrent(frames[..., : self.width])  # (batch, time, hidden)
+        energies = then_linear(self.on_states, self.energy, states, states, mask)  # (batch, time, 1)
         energies = self.on_energies(energies, states, mask).squeeze(-1)
         weights = energies.masked_fill(~mask, -torch.inf).softmax(dim=1, dtype=torch.float32)
         return weights, self.on_context_states(states, states, mask)

@@ -1,57 +1,142 @@
 """From a column's name to its untrained model. The only place that puts a tc layer into a baseline."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 import tc
 from baselines.head import VectorHead
 from baselines.initialisation import initialise
+from baselines.netvlad import NetVLAD
 from baselines.rnn import AttentionRNN, RecurrentClassifier
-from torch import Tensor, nn
-
+from baselines.transformer import Transformer
 from replicate.columns import AGGREGATOR
 from replicate.config import CoherenceConfig, ModelConfig
 from replicate.errors import ConfigurationError
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a builder needs to know.
+
+    Attributes:
+        model, coherence: sizes and options.
+        widths: values per frame of each modality, e.g. (1024, 128).
+        nodes: size of the taxonomy.
+        seed: names the initial weights.
+    """
+
+    model: ModelConfig
+    coherence: CoherenceConfig
+    widths: tuple[int, ...]
+    nodes: int
+    seed: int
+
+    @property
+    def ends(self) -> tuple[tuple[int, ...], int, int]:
+        """The last arguments of every baseline: hidden widths of the head, nodes, seed."""
+        return self.model.head, self.nodes, self.seed
+
+
 class Coherent(nn.Module):
     """A TemporalConvolution as a hook."""
 
-    def __init__(self, coherence: CoherenceConfig):
+    def __init__(self, coherence: CoherenceConfig, groups: int = 1):
+        """
+        Args:
+            coherence: the layer's options.
+            groups: parts of the channels with kernels of their own.
+        """
         super().__init__()
-        self.layer = tc.TemporalConvolution(coherence.kernel_size, coherence.maps, coherence.initialisation)
+        kernel = coherence.kernel_size, coherence.maps, coherence.initialisation
+        self.layer = tc.TemporalConvolution(*kernel, groups=groups)
 
     def forward(self, values: Tensor, features: Tensor, mask: Tensor) -> Tensor:
         """Smooth `values` over time; `features` play no part in the convolutional form."""
         return self.layer(values, mask)
 
-
-def _dnn(model: ModelConfig, coherence: CoherenceConfig, width: int, nodes: int, seed: int) -> nn.Module:
-    return initialise(VectorHead(width, model.head, nodes), seed)
-
-
-def _dnn_lstm(model: ModelConfig, coherence: CoherenceConfig, width: int, nodes: int, seed: int) -> nn.Module:
-    return RecurrentClassifier(nn.LSTM, width, model.lstm_width, model.head, nodes, seed)
-
-
-def _rnn(model: ModelConfig, coherence: CoherenceConfig, width: int, nodes: int, seed: int) -> nn.Module:
-    return RecurrentClassifier(nn.GRU, width, model.gru_width, model.head, nodes, seed)
+    def then_linear(self, linear: nn.Linear, values: Tensor, features: Tensor, mask: Tensor) -> Tensor:
+        """linear(self(values)) on valid frames. A linear kernel that all channels share commutes with the linear map,
+        so it is applied to the map's outputs, which are fewer; its bias reaches each output times the sum of weights.
+        """
+        layer = self.layer
+        if layer.groups > 1 or layer.relu or linear.out_features >= linear.in_features:
+            return linear(layer(values, mask))
+        smoothed = layer(F.linear(values, linear.weight), mask)
+        return smoothed + (layer.bias.mean() * (linear.weight.sum(dim=1) - 1) + linear.bias)
 
 
-def _rnn_attn(model: ModelConfig, coherence: CoherenceConfig, width: int, nodes: int, seed: int) -> nn.Module:
-    return AttentionRNN(width, model.gru_width, model.head, nodes, seed)
+def _dnn(request: Request) -> nn.Module:
+    return initialise(VectorHead(sum(request.widths), *request.ends[:2]), request.seed)
 
 
-def _tc_rnn(model: ModelConfig, coherence: CoherenceConfig, width: int, nodes: int, seed: int) -> nn.Module:
-    return AttentionRNN(width, model.gru_width, model.head, nodes, seed, on_states=Coherent(coherence))
+def _dnn_lstm(request: Request) -> nn.Module:
+    return RecurrentClassifier(nn.LSTM, sum(request.widths), request.model.lstm_width, *request.ends)
 
 
-BUILDERS: dict[str, Callable[..., nn.Module]] = {
+def _rnn(request: Request) -> nn.Module:
+    return RecurrentClassifier(nn.GRU, _gru_inputs(request), request.model.gru_width, *request.ends)
+
+
+def _rnn_attn(request: Request, **hooks: nn.Module) -> nn.Module:
+    return AttentionRNN(_gru_inputs(request), request.model.gru_width, *request.ends, **hooks)
+
+
+def _tc_rnn(request: Request) -> nn.Module:
+    return _rnn_attn(request, on_states=Coherent(request.coherence))
+
+
+def _gru_inputs(request: Request) -> int:
+    return request.widths[0] if request.model.gru_features == "rgb" else sum(request.widths)
+
+
+def _netv(request: Request, **hooks: nn.Module) -> nn.Module:
+    model, widths = request.model, request.widths
+    if len(model.netvlad_clusters) != len(widths):
+        raise ConfigurationError(
+            f"model.netvlad_clusters = {list(model.netvlad_clusters)} must name one number for each of the dataset's "
+            f"{len(widths)} modalities"
+        )
+    sizes = model.netvlad_clusters, model.netvlad_width
+    return NetVLAD(widths, *sizes, *request.ends, gate=model.netvlad_gate, **hooks)
+
+
+def _tc_netv(request: Request) -> nn.Module:
+    return _netv(request, on_frames=Coherent(request.coherence))
+
+
+def _tm(request: Request, **hooks: tuple[nn.Module, ...]) -> nn.Module:
+    model = request.model
+    if model.transformer_width % model.transformer_heads:
+        raise ConfigurationError(
+            f"model.transformer_width = {model.transformer_width} must be a multiple of "
+            f"model.transformer_heads = {model.transformer_heads}"
+        )
+    sizes = model.transformer_width, model.transformer_heads, model.transformer_feedforward, model.transformer_layers
+    return Transformer(sum(request.widths), *sizes, *request.ends, **hooks)
+
+
+def _tc_tm(request: Request) -> nn.Module:
+    def one_per_layer() -> tuple[nn.Module, ...]:
+        heads, layers = request.model.transformer_heads, request.model.transformer_layers
+        return tuple(Coherent(request.coherence, groups=heads) for _ in range(layers))
+
+    return _tm(request, on_keys=one_per_layer(), on_values=one_per_layer())
+
+
+BUILDERS: dict[str, Callable[[Request], nn.Module]] = {
     "dnn": _dnn,
     AGGREGATOR: _dnn_lstm,
     "rnn": _rnn,
     "rnn_attn": _rnn_attn,
     "tc_rnn": _tc_rnn,
+    "netv": _netv,
+    "tc_netv": _tc_netv,
+    "tm": _tm,
+    "tc_tm": _tc_tm,
 }
 
 
@@ -71,14 +156,16 @@ def build(
         ConfigurationError: an option does not fit.
     """
     if coherence.kernel_size % 2 == 0:
-        raise ConfigurationError(f"coherence.kernel_size = {coherence.kernel_size} must be odd, to be centred on a frame")
-    return BUILDERS[column](model, coherence, sum(widths), nodes, seed)
+        raise ConfigurationError(
+            f"coherence.kernel_size = {coherence.kernel_size} must be odd, to be centred on a frame"
+        )
+    return BUILDERS[column](Request(model, coherence, widths, nodes, seed))
 
 
 def kernels(model: nn.Module) -> dict[str, np.ndarray]:
-    """(maps of all groups and sizes, kernel size) of every temporal convolution in a model, by name (Figure 8)."""
+    """(groups, maps, kernel size) weights of every temporal convolution in a model, by name (Figure 8)."""
     return {
-        name: module.kernels().flatten(0, 1).detach().cpu().numpy()
+        name: module.kernels().detach().cpu().numpy()
         for name, module in model.named_modules()
         if isinstance(module, tc.TemporalConvolution)
     }

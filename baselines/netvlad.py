@@ -1,0 +1,111 @@
+"""NetVLAD with late fusion of video and audio (Arandjelovic et al., 2016; the predecessors' variant: facts, section C).
+
+Each frame is softly assigned to clusters; a cluster gathers the residuals of its frames from a free centre. Modalities
+have clusters of their own and meet in one fully connected layer. Where the paper is silent, its 595 MB decide: biases
+instead of batch normalisation in the assignment, one layer of 705 before the head that all columns share (facts,
+section D). Frames come in order and padding is masked, for the baseline and its coherent form alike.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baselines.head import Head
+from baselines.hooks import Unchanged, then_linear
+from baselines.initialisation import initialise
+
+Hooks = nn.Module | tuple[nn.Module, ...] | None  # one that all modalities share, one for each, or none
+
+
+class ClusterResiduals(nn.Module):
+    """a_tk = softmax_k(x_t . w_k + b_k) over valid frames t; V_k = sum_t a_tk (x_t - c_k), of length 1 per cluster.
+
+    Attributes:
+        assignment: w and b.
+        centres: (clusters, width) c, free of w.
+    """
+
+    def __init__(self, width: int, clusters: int):
+        super().__init__()
+        self.assignment = nn.Linear(width, clusters)
+        self.centres = nn.Parameter(torch.empty(clusters, width))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Centres from N(0, 1/width), as the predecessors draw them."""
+        with torch.no_grad():
+            self.centres.normal_(std=self.centres.shape[1] ** -0.5, generator=generator)
+
+    def forward(self, frames: Tensor, mask: Tensor, on_frames: nn.Module, on_assignments: nn.Module) -> Tensor:
+        """(batch, time, width), (batch, time) -> (batch, clusters, width)."""
+        logits = then_linear(on_frames, self.assignment, frames, frames, mask)
+        logits = on_assignments(logits, frames, mask)
+        weights = logits.softmax(dim=2) * mask.unsqueeze(-1)  # (batch, time, clusters)
+        gathered = torch.bmm(weights.transpose(1, 2), frames.to(weights.dtype))
+        residuals = gathered - weights.sum(dim=1).unsqueeze(-1) * self.centres
+        return F.normalize(residuals, dim=2)
+
+
+class ContextGate(nn.Module):
+    """h * sigmoid(batch normalisation of W h), of the predecessors' winning model; preset A has room for it."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.linear = nn.Linear(width, width, bias=False)
+        self.normalisation = nn.BatchNorm1d(width, eps=1e-3, momentum=1e-3)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(batch, width) -> (batch, width). One video has no variance: it is trained on with the running statistics."""
+        scale, gated = self.normalisation, self.linear(values)
+        training = self.training and len(values) > 1
+        gated = F.batch_norm(
+            gated, scale.running_mean, scale.running_var, scale.weight, scale.bias, training, scale.momentum, scale.eps
+        )
+        return values * gated.sigmoid()
+
+
+class NetVLAD(nn.Module):
+    """Residuals of every modality, joined, of length 1 -> fully connected -> head.
+
+    Hooks, each shared by the modalities or one for each: `on_frames` (x, before the assignment only; the residuals keep
+    the original x) and `on_assignments` (the assignment's logits, before the softmax).
+    """
+
+    def __init__(
+        self, widths: tuple[int, ...], clusters: tuple[int, ...], hidden: int, head: tuple[int, ...], nodes: int,
+        seed: int, gate: bool = False, on_frames: Hooks = None, on_assignments: Hooks = None,
+    ):  # fmt: skip
+        """
+        Args:
+            widths: values per frame of each modality, side by side in a frame.
+            clusters: clusters of each modality.
+            hidden: width of the fully connected layer.
+            head, nodes: see Head.
+            seed: names the initial weights.
+            gate: context gating before the head.
+            on_frames, on_assignments: hooks; None leaves one Unchanged.
+        """
+        super().__init__()
+        self.widths = widths
+        pairs = zip(widths, clusters, strict=True)
+        self.modalities = nn.ModuleList(ClusterResiduals(width, count) for width, count in pairs)
+        self.on_frames = _as_module(on_frames)
+        self.on_assignments = _as_module(on_assignments)
+        self.hidden = nn.Linear(sum(width * count for width, count in zip(widths, clusters, strict=True)), hidden)
+        self.gate = ContextGate(hidden) if gate else nn.Identity()
+        self.head = Head(hidden, head, nodes)
+        initialise(self, seed)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """(batch, time, sum of widths), (batch, time) -> (batch, nodes) logits."""
+        hooks = (self._per_modality(hook) for hook in (self.on_frames, self.on_assignments))
+        parts = zip(self.modalities, frames.split(self.widths, dim=2), *hooks, strict=True)
+        gathered = [vlad(part, mask, *own).flatten(1) for vlad, part, *own in parts]
+        return self.head(self.gate(self.hidden(F.normalize(torch.cat(gathered, dim=1), dim=1))))
+
+    def _per_modality(self, hook: nn.Module) -> list[nn.Module]:
+        return list(hook) if isinstance(hook, nn.ModuleList) else [hook] * len(self.widths)
+
+
+def _as_module(hooks: Hooks) -> nn.Module:
+    """A shared hook as it is, so that its weights have one name; one for each modality as a list."""
+    return nn.ModuleList(hooks) if isinstance(hooks, tuple) else hooks or Unchanged()
