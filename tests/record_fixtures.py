@@ -236,7 +236,8 @@ def _difference(
     family = "exploratory" if metric not in HEADLINE else "primary" if level == "overall" else "secondary"
     if undefined:
         empty = dict.fromkeys(("difference", "draws", "pool", "standard_error", "interval", "simultaneous", "p",
-                               "p_adjusted", "p_holm", "p_bh", "detectable", "method", "seeds", "check", "equivalence"))  # fmt: skip
+                               "p_adjusted", "p_holm", "p_bh", "detectable", "method", "seeds", "check",
+                               "equivalence"))  # fmt: skip
         return Difference(
             column=column, baseline=baseline, metric=metric, level=level, family=family, starred=False,
             reason=f"no video of the pool has a positive at level {level}", **empty,

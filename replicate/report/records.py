@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from replicate.columns import COLUMNS, Column
+from replicate.columns import COLUMNS, Column, pairs
+from replicate.errors import MissingResult
 from replicate.record import digest, file_digest
 from replicate.schema import (
+    Cell,
     CompareRecord,
     Difference,
     EvaluateRecord,
@@ -19,6 +21,8 @@ from replicate.schema import (
 )
 
 Kind = TypeVar("Kind", bound=Record)
+
+CONDITIONAL = "Conditional on one trained model per column: training anew could move every number here."
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,34 @@ class Records:
     def columns(self) -> list[Column]:
         """The run's columns, in the order of the table."""
         return [COLUMNS[slug] for slug in COLUMNS if slug in self.run.columns]
+
+    @property
+    def label(self) -> str:
+        """For headers: which run, and on what kind of data."""
+        return f"{self.run.profile}: {self.run.data} data"
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(column, baseline) of every column that was run with its baseline, in the order of the table."""
+        return pairs(tuple(column.slug for column in self.columns))
+
+    def cell(self, column: str, seed: int, metric: str, level: str = "overall") -> Cell:
+        """One metric at one level of one column and seed.
+
+        Raises:
+            MissingResult: the run has no such record, or it lacks the cell.
+        """
+        record = self.evaluate.get((column, seed))
+        for each in record.cells if record else ():
+            if (each.metric, each.level) == (metric, level):
+                return each
+        path = self.folder / "records" / f"evaluate-{column}-{seed}.json"
+        raise MissingResult(f"{path} has no {metric} at level {level}; make it anew with `replicate all`")
+
+    def seed_means(self, column: str, metric: str, level: str = "overall") -> list[float]:
+        """The mean over draws of a cell for each seed of the run; empty where the metric is undefined."""
+        means = [self.cell(column, seed, metric, level).mean for seed in self.run.seeds]
+        return [] if None in means else means
 
     def difference(self, column: str, metric: str, level: str = "overall") -> Difference | None:
         """A column minus its baseline in one cell; None where the two were not compared."""

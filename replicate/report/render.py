@@ -1,0 +1,100 @@
+"""Numbers and tables as text: percent with one decimal, Markdown by tabulate, LaTeX by jinja2, everything escaped."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from importlib import resources
+
+import jinja2
+from tabulate import tabulate
+
+BLANK = ""
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "†": r"$\dagger$",
+    "−": "$-$",
+    "α": r"$\alpha$",
+}
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """A fraction as percent, "90.7"; empty for None."""
+    return BLANK if fraction is None else f"{100 * fraction:.{digits}f}"
+
+
+def signed(fraction: float | None, digits: int = 1) -> str:
+    """A difference of fractions in percentage points, "+0.8"; empty for None. A small one keeps its sign: "-0.0"."""
+    return BLANK if fraction is None else f"{100 * fraction:+.{digits}f}"
+
+
+def interval(bounds: tuple[float, float] | None, digits: int = 1) -> str:
+    """An interval of a difference in percentage points, "[+0.5, +1.1]"; empty for None."""
+    return BLANK if bounds is None else f"[{signed(bounds[0], digits)}, {signed(bounds[1], digits)}]"
+
+
+def probability(p: float | None) -> str:
+    """A p-value, three decimals or "<0.001"."""
+    return BLANK if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A number with thousands separated; empty for None."""
+    return BLANK if value is None else f"{value:,.{digits}f}"
+
+
+def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], align: Sequence[str] | None = None) -> str:
+    """A GitHub table; bars within cells are escaped."""
+    cells = [[_bar(cell) for cell in row] for row in rows]
+    return tabulate(cells, [_bar(h) for h in headers], tablefmt="pipe", disable_numparse=True, colalign=align)
+
+
+def _bar(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def csv_text(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Comma-separated values, floats in full precision, None as an empty field."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(headers)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def latex_escape(text: object) -> str:
+    """Text with every character that LaTeX would act on written out."""
+    return "".join(_LATEX.get(letter, letter) for letter in str(text))
+
+
+def latex(template: str, **values: object) -> str:
+    """Fill a LaTeX template (`templates/<name>`); every value that is put in is escaped.
+
+    Blocks are `<% %>`, values `<< >>`, because braces and percent signs are LaTeX's own.
+    """
+    environment = jinja2.Environment(
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=latex_escape,
+        autoescape=False,
+    )
+    source = (resources.files("replicate.report") / "templates" / template).read_text(encoding="utf-8")
+    return environment.from_string(source).render(**values)
