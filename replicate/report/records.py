@@ -6,7 +6,6 @@ from typing import TypeVar
 
 from replicate.columns import COLUMNS, Column, pairs
 from replicate.errors import MissingResult
-from replicate.record import digest, file_digest
 from replicate.schema import (
     Cell,
     CompareRecord,
@@ -43,6 +42,29 @@ class Records:
     train: dict[tuple[str, int], TrainRecord]
     explain: dict[tuple[str, int], ExplainRecord]
     time: dict[str, TimeRecord]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Records":
+        """Read every record of a results folder.
+
+        Raises:
+            MissingResult: `records/run.json` is missing, or a record is damaged; names the file and the remedy.
+        """
+        records = Path(folder) / "records"
+        compare = records / "compare.json"
+        evaluate, train, explain = (
+            {(record.column, record.seed): record for record in _read_all(records, stage, kind)}
+            for stage, kind in (("evaluate", EvaluateRecord), ("train", TrainRecord), ("explain", ExplainRecord))
+        )
+        return cls(
+            folder=Path(folder),
+            run=read_record(records / "run.json", RunRecord),
+            compare=read_record(compare, CompareRecord) if compare.is_file() else None,
+            evaluate=evaluate,
+            train=train,
+            explain=explain,
+            time={record.column: record for record in _read_all(records, "time", TimeRecord)},
+        )
 
     @property
     def synthetic(self) -> bool:
@@ -88,35 +110,6 @@ class Records:
             if (each.column, each.metric, each.level) == (column, metric, level):
                 return each
         return None
-
-
-def read_records(folder: Path) -> Records:
-    """Read every record of a results folder.
-
-    Raises:
-        MissingResult: `records/run.json` is missing, or a record is damaged; names the file and the remedy.
-    """
-    records = Path(folder) / "records"
-    compare = records / "compare.json"
-    evaluate, train, explain = (
-        {(record.column, record.seed): record for record in _read_all(records, stage, kind)}
-        for stage, kind in (("evaluate", EvaluateRecord), ("train", TrainRecord), ("explain", ExplainRecord))
-    )
-    return Records(
-        folder=Path(folder),
-        run=read_record(records / "run.json", RunRecord),
-        compare=read_record(compare, CompareRecord) if compare.is_file() else None,
-        evaluate=evaluate,
-        train=train,
-        explain=explain,
-        time={record.column: record for record in _read_all(records, "time", TimeRecord)},
-    )
-
-
-def records_digest(folder: Path) -> str:
-    """Hash of all record files of a results folder: changes whenever what is shown may have to change."""
-    paths = sorted((Path(folder) / "records").glob("*.json"))
-    return digest({path.name: file_digest(path) for path in paths})
 
 
 def _read_all(records: Path, stage: str, kind: type[Kind]) -> list[Kind]:

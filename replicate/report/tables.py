@@ -13,7 +13,7 @@ from pathlib import Path
 from replicate.columns import AGGREGATOR, COLUMNS
 from replicate.record import write_text
 from replicate.report import reference
-from replicate.report.records import Records, read_records
+from replicate.report.records import Records
 from replicate.schema import HEADLINE, LEVELS, Interval, TimeRecord
 
 TEST_MARK, SEED_MARK = "*", "†"
@@ -217,7 +217,7 @@ def make_tables(folder: Path) -> list[Path]:
     """
     from replicate.report import table_text
 
-    records = read_records(folder)
+    records = Records.open(folder)
     first, second = table1(records), table2(records)
     texts = {
         "table1.md": table_text.markdown1(records, first),
