@@ -294,9 +294,9 @@ def package_data_identity(package: str, folder: str) -> dict[str, str]:
 def taxonomy_identity(profile: Profile, data_dir: Path | None) -> Any:
     """Digests of the files that the taxonomy stage reads."""
     if profile.dataset.name != "audioset":
-        read = ("label_map.csv", "label_statistics.csv", "nodes.csv")
+        read = ("adjudication.csv", "label_map.csv", "label_statistics.csv", "labels.csv", "nodes.csv")
         digests = package_data_identity("taxonomy_data", ".")
-        return {name: digests[name] for name in read}
+        return {name: digests[name] for name in read} | package_data_identity("taxonomy_data", "annotations")
     if data_dir is None:
         return "no data"
     files = [data_dir / "audioset" / name for name in ("ontology.json", "class_labels_indices.csv")]

@@ -81,12 +81,14 @@ def open_taxonomy(folder: Path) -> Any:
 
 def run_taxonomy(step: Step) -> None:
     from replicate.taxonomy import frequent_labels, load_audioset, load_yt8m
+    from replicate.taxonomy_build import build
 
     dataset = step.profile.dataset
     if dataset.name == "audioset":
         root = data_root(step.profile, step.data_dir, None) / "audioset"
         taxonomy = load_audioset(root / "ontology.json", root / "class_labels_indices.csv")
     else:
+        build(check=True)
         taxonomy = load_yt8m()
         if dataset.label_limit:
             taxonomy = taxonomy.restrict(frequent_labels(dataset.label_limit))
