@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from replicate import hardware, manifest
-from replicate.columns import COLUMNS
+from replicate.columns import AGGREGATOR, COLUMNS
 from replicate.data.labels import LabelStore
 from replicate.engine import Settings
 from replicate.record import digest, file_digest, read_json, write_json, write_text
@@ -67,7 +67,10 @@ def publish(source: Path, target: Path) -> list[Path]:
 
 def _training_jobs(graph: Graph, columns: tuple[str, ...]) -> list[Job]:
     seeds = graph.profile.training.seeds
-    return [graph.train(column, seed) for column in columns if COLUMNS[column].trained for seed in seeds]
+    jobs = [graph.train(column, seed) for column in columns if COLUMNS[column].trained for seed in seeds]
+    if any(job.parameters.get("column") == AGGREGATOR for job in graph.results(columns)):
+        jobs.append(graph.train(AGGREGATOR, seeds[0]))  # trained once, whatever the number of seeds
+    return jobs
 
 
 def _name(job: Job) -> str:

@@ -150,7 +150,8 @@ class Graph:
         jobs.append(self.compare(columns))
         models = [column for column in columns if COLUMNS[column].trained]
         jobs += [self.explain(column, seed) for column in models if COLUMNS[column].explained for seed in seeds]
-        return jobs + [self.time(column) for column in models]
+        timed = [*models, AGGREGATOR] if self._aggregated("dnn" in models) else models
+        return jobs + [self.time(column) for column in timed]
 
     def job(self, name: str, inputs: dict[str, Job], fields: tuple[str, ...] = (), data: Any = None, **parameters) -> Job:
         """Make a job: gather its identity and hash it."""
@@ -250,8 +251,11 @@ class Graph:
         return {"labels": self.labels, "split": self.split, "taxonomy": self.taxonomy}
 
     def _model_inputs(self, column: str) -> dict[str, Job]:
-        aggregated = column == "dnn" and self.profile.dataset.name != "yt8m-video"
-        return {**self.corpus, "states": self.aggregate} if aggregated else self.corpus
+        return {**self.corpus, "states": self.aggregate} if self._aggregated(column == "dnn") else self.corpus
+
+    def _aggregated(self, dnn: bool) -> bool:
+        """Whether the DNN is asked for and reads the states of an LSTM of its own; video-level records need none."""
+        return dnn and self.profile.dataset.name != "yt8m-video"
 
     def _model_fields(self, column: str) -> tuple[str, ...]:
         """The profile's model and coherence fields that one column uses."""

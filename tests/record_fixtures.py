@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from replicate.columns import COLUMNS, pairs
+from replicate.columns import AGGREGATOR, COLUMNS, pairs
 from replicate.config import load_profile
 from replicate.schema import (
     HEADLINE,
@@ -80,6 +80,9 @@ def write_fixture(
                 write_record(records / f"explain-{column}-{seed}.json", explain_record(column, seed))
         if COLUMNS[column].trained:
             write_record(records / f"time-{column}.json", time_record(column, PROFILES[data]))
+    if "dnn" in columns:
+        write_record(records / f"train-{AGGREGATOR}-{seeds[0]}.json", train_record(AGGREGATOR, seeds[0]))
+        write_record(records / f"time-{AGGREGATOR}.json", time_record(AGGREGATOR, PROFILES[data]))
     write_record(records / "compare.json", compare_record(columns, seeds, gain, without_level))
     return folder
 
@@ -303,7 +306,7 @@ EXAMPLES = (
     ),
 )  # fmt: skip
 
-PARAMETERS = {"dnn": 1_181_440, "rnn": 3_543_808, "rnn_attn": 3_544_321, "tc_rnn": 3_544_345, "netv": 148_749_409,
+PARAMETERS = {"dnn": 1_181_440, "dnn_lstm": 10_103_424, "rnn": 3_543_808, "rnn_attn": 3_544_321, "tc_rnn": 3_544_345, "netv": 148_749_409,
               "tc_netv": 148_749_433, "tm": 12_996_608, "tc_tm": 12_997_760}  # fmt: skip
 
 
@@ -356,7 +359,7 @@ def explain_record(column: str, seed: int) -> ExplainRecord:
 
 def time_record(column: str, profile: str = "smoke") -> TimeRecord:
     """A CPU timing; a TC column is four percent slower than its baseline."""
-    plain = {"dnn": 0.004, "rnn": 0.05, "rnn_attn": 0.06, "netv": 0.04, "tm": 0.11}
+    plain = {"dnn": 0.004, "dnn_lstm": 0.07, "rnn": 0.05, "rnn_attn": 0.06, "netv": 0.04, "tm": 0.11}
     seconds = plain[column] if column in plain else plain[COLUMNS[column].baseline] * 1.04
     repeats = [
         {"seconds_per_step": seconds * factor, "data_wait_seconds_per_step": 0.001,
