@@ -5,7 +5,7 @@ import pandas as pd
 
 from replicate.columns import COLUMNS, Column
 from replicate.report.records import Records
-from replicate.report.style import FULL_WIDTH, INK, Drawing, NotDrawn, canvas, line_of, run_columns, titled
+from replicate.report.style import FULL_WIDTH, INK, Drawing, NotDrawn, canvas, line_of, titled
 
 
 def draw_attention(records: Records, column: str = "tc_rnn") -> Drawing:
@@ -48,8 +48,8 @@ def _samples(records: Records, pair: tuple[Column, Column], table: pd.DataFrame,
         axes.set_xlabel("time (seconds)")
     caption = (
         f"Attention weights of {len(videos)} videos of the test pool, the same for every column: the first in order "
-        "of the split's keyed hash, so not chosen by how they look. Dashed: uniform attention. In each panel: "
-        f"exp(entropy), the effective number of attended frames, of all frames. Training seed {seed}."
+        "of the split's keyed hash, so not chosen by how they look. Dashed: uniform attention. Right above each "
+        f"panel: exp(entropy), the effective number of attended frames, of all frames. Training seed {seed}."
     )
     name = "figure10" if pair[1].slug == "tc_rnn" else f"figure10_{pair[1].slug}"
     return Drawing(name, title, caption, figure, table)
@@ -60,7 +60,7 @@ def _bars(axes, weights: np.ndarray, column: Column) -> None:
     axes.axhline(1 / len(weights), color=INK, linestyle="--", linewidth=0.8)
     positive = weights[weights > 0]
     effective = np.exp(-(positive * np.log(positive)).sum())
-    axes.text(0.99, 0.93, f"{effective:.1f} of {len(weights)}", transform=axes.transAxes, ha="right", va="top")
+    axes.set_title(f"{effective:.1f} of {len(weights)} frames", loc="right", fontweight="normal")
     axes.set_xlim(-0.5, len(weights) - 0.5)
     axes.grid(axis="x", visible=False)
 
@@ -71,7 +71,7 @@ def draw_effective_frames(records: Records) -> Drawing:
     Raises:
         NotDrawn: no column of the run has attention.
     """
-    columns = [column for column in run_columns(records) if _attentions(records, column)]
+    columns = [column for column in records.columns if _attentions(records, column)]
     if not columns:
         raise NotDrawn("no column of this run has attention over frames")
     table = pd.DataFrame(
@@ -97,7 +97,7 @@ def draw_effective_frames(records: Records) -> Drawing:
     axes.set_ylabel("share of videos (%)")
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left")
+    figure.legend(loc="outside lower center", ncols=4)
     seeds = table["seed"].nunique()
     caption = (
         "exp(entropy) of each video's attention: 1 if one frame has it all, the number of frames if all are alike; "

@@ -6,7 +6,16 @@ import numpy as np
 import pandas as pd
 
 from replicate.report.records import Records
-from replicate.report.style import FULL_WIDTH, Drawing, NotDrawn, canvas, line_of, run_columns, titled, zero_line
+from replicate.report.style import (
+    FULL_WIDTH,
+    HALF_WIDTH,
+    Drawing,
+    NotDrawn,
+    canvas,
+    line_of,
+    titled,
+    zero_line,
+)
 
 SITES = {"on_keys": "K", "on_values": "V"}  # the paper's names; the other models have one site each
 PANELS_IN_ROW = 4
@@ -54,12 +63,12 @@ def draw_kernels(records: Records) -> Drawing:
         raise NotDrawn("no column of this run has a temporal convolution")
     panels = [
         (column, layer)
-        for column in run_columns(records)
+        for column in records.columns
         for layer in sorted(table.loc[table.column == column.slug, "layer"].unique())
     ]
     rows = -(-len(panels) // PANELS_IN_ROW)
-    wide = min(len(panels), PANELS_IN_ROW)
-    width = FULL_WIDTH if wide > 2 else 2.4 * wide + 0.8
+    wide = -(-len(panels) // rows)
+    width = FULL_WIDTH if wide > 2 else HALF_WIDTH
     title = titled("Figure 8. Temporal kernels after training", records)
     figure = canvas(title, width, 0.55 + 1.75 * rows)
     grid = figure.subplots(rows, wide, squeeze=False, sharex=True, sharey=True)

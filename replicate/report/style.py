@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from replicate.columns import COLUMNS, Column
+from replicate.columns import Column
 from replicate.errors import MissingResult
 from replicate.record import write_bytes, write_text
 from replicate.report.records import Records
@@ -29,7 +29,7 @@ LEVEL_COLOUR = {0: ORANGE, 1: BLUE, 2: GREEN, 3: PURPLE}
 LEVEL_MARKER = {0: "o", 1: "s", 2: "^", 3: "D"}
 LEVEL_NAME = {"overall": "Overall", "0": "Level 0", "1": "Level 1", "2": "Level 2", "3": "Level 3"}
 
-FULL_WIDTH, HALF_WIDTH = 6.8, 4.4  # inches: the text width of a page, and a figure of one panel
+FULL_WIDTH, HALF_WIDTH = 6.8, 4.8  # inches: the text width of a page, and a figure of one or two panels
 
 RC = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so the glyphs are the same everywhere
@@ -91,11 +91,6 @@ class Drawing:
     caption: str
     figure: Figure
     data: pd.DataFrame
-
-
-def run_columns(records: Records) -> list[Column]:
-    """The run's columns, in the order of Table 1."""
-    return [COLUMNS[slug] for slug in COLUMNS if slug in records.run.columns]
 
 
 def titled(title: str, records: Records) -> str:
