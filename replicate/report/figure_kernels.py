@@ -13,6 +13,7 @@ from replicate.report.style import (
     NotDrawn,
     canvas,
     line_of,
+    small_multiples,
     titled,
     zero_line,
 )
@@ -71,13 +72,9 @@ def draw_kernels(records: Records) -> Drawing:
     width = FULL_WIDTH if wide > 2 else HALF_WIDTH
     title = titled("Figure 8. Temporal kernels after training", records)
     figure = canvas(title, width, 0.55 + 1.75 * rows)
-    grid = figure.subplots(rows, wide, squeeze=False, sharex=True, sharey=True)
-    for axes in grid.flat[len(panels) :]:
-        axes.set_visible(False)
-    for axes, (column, layer) in zip(grid.flat, panels, strict=False):
+    grid = small_multiples(figure, len(panels), wide, "offset (frames)", "weight / sum of |weights|")
+    for axes, (column, layer) in zip(grid, panels, strict=True):
         _panel(axes, table[(table.column == column.slug) & (table.layer == layer)], column, site(layer))
-    figure.supxlabel("offset from the frame (frames; one per second)", fontsize=8)
-    figure.supylabel("weight / sum of |weights|", fontsize=8)
     return Drawing("figure8", title, _caption(records, table), figure, table)
 
 

@@ -10,7 +10,11 @@ import matplotlib
 from replicate.errors import ConfigurationError, MissingResult
 from replicate.record import digest, file_digest, write_json
 from replicate.report.figure_attention import draw_attention, draw_effective_frames
+from replicate.report.figure_classes import draw_class_gains
+from replicate.report.figure_examples import draw_examples
+from replicate.report.figure_gains import draw_against_paper, draw_gains
 from replicate.report.figure_kernels import draw_kernels
+from replicate.report.figure_training import draw_learning_curves
 from replicate.report.records import Records
 from replicate.report.style import RC, Drawing, NotDrawn, save
 
@@ -28,9 +32,14 @@ class Plan:
 
 PLANS = (
     Plan("8", "Figure 8: temporal kernels", draw_kernels),
+    Plan("9", "Figure 9: predictions without and with temporal coherence", draw_examples),
     Plan("10", "Figure 10: attention over time", draw_attention),
     Plan("10", "Figure 10 for the transformer", partial(draw_attention, column="tc_tm")),
     Plan("10", "Figure 10: attended frames over the pool", draw_effective_frames),
+    Plan("gains", "Gain of temporal coherence by level", draw_gains),
+    Plan("paper", "Ours against the paper's", draw_against_paper),
+    Plan("classes", "Gain of each node against its training videos", draw_class_gains),
+    Plan("learning", "Learning curves", draw_learning_curves),
 )
 
 

@@ -105,6 +105,21 @@ def canvas(title: str, width: float, height: float) -> Figure:
     return figure
 
 
+def small_multiples(figure: Figure, count: int, wide: int, xlabel: str, ylabel: str) -> list[Axes]:
+    """`count` panels with common axes in rows of `wide`; the lowest of each column and the first of each row have
+    labels."""
+    rows = -(-count // wide)
+    grid = figure.subplots(rows, wide, squeeze=False, sharex=True, sharey=True)
+    for number, axes in enumerate(grid.flat):
+        axes.set_visible(number < count)
+        if number + wide >= count:
+            axes.set_xlabel(xlabel)
+            axes.tick_params(labelbottom=True)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(ylabel)
+    return list(grid.flat[:count])
+
+
 def line_of(column: Column) -> dict[str, object]:
     """Colour by family; marker, filling and dashes tell a coherent column from its baseline without colour."""
     colour = FAMILY_COLOUR[column.family]
@@ -120,8 +135,10 @@ def line_of(column: Column) -> dict[str, object]:
 
 def points_axis(axis: object, signed: bool = True) -> None:
     """Print an axis of fractions as percentage points (signed) or per cent."""
-    form = "{:+.2g}" if signed else "{:.3g}"
-    axis.set_major_formatter(FuncFormatter(lambda value, _: form.format(100 * value) if value else "0"))
+    form = "{:+.3g}" if signed else "{:.3g}"
+    axis.set_major_formatter(
+        FuncFormatter(lambda value, _: form.format(100 * value).replace("-", "\N{MINUS SIGN}") if value else "0")
+    )
 
 
 def zero_line(axes: Axes, vertical: bool = False) -> None:
