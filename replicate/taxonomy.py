@@ -141,7 +141,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Rows of a CSV file with the given header.
 
     Raises:
-        DataError: the file is missing, not UTF-8, or has another header.
+        DataError: the file is missing, not UTF-8, no CSV, has another header, or a row that is too short.
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -151,9 +151,14 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise DataError(f"{path} is no CSV file: {error}") from None
     missing = [column for column in columns if column not in (reader.fieldnames or ())]
     if missing:
         raise DataError(f"{path} has no column {missing[0]!r}; its header is {','.join(reader.fieldnames or ())}")
+    short = [number for number, row in enumerate(rows, 1) if any(row[column] is None for column in columns)]
+    if short:
+        raise DataError(f"{path}: row {short[0]} below the header has too few columns; complete it")
     return rows
 
 
@@ -224,24 +229,39 @@ def load_audioset(ontology: Path, classes: Path) -> Taxonomy:
         classes: class_labels_indices.csv with index, mid and display_name.
 
     Raises:
-        DataError: a file is unreadable, or a label is not in the ontology.
+        DataError: a file is unreadable, the ontology names unknown children or has a cycle, or a label is unknown,
+            missing or listed twice.
     """
     try:
         entries = json.loads(Path(ontology).read_text(encoding="utf-8"))
+        number = {entry["id"]: node for node, entry in enumerate(entries)}
+        names = tuple(entry["name"] for entry in entries)
+        children = [(node, child) for node, entry in enumerate(entries) for child in entry["child_ids"]]
     except (OSError, ValueError) as error:
         raise DataError(f"{ontology} cannot be read: {error}") from None
-    number = {entry["id"]: node for node, entry in enumerate(entries)}
+    except (TypeError, KeyError) as error:
+        raise DataError(f"{ontology} is no list of entries with id, name and child_ids ({error})") from None
+    if len(number) < len(entries):
+        raise DataError(f"{ontology}: an id occurs twice among the {len(entries)} entries; remove one")
     parents: list[list[int]] = [[] for _ in entries]
-    for node, entry in enumerate(entries):
-        for child in entry["child_ids"]:
-            parents[number[child]].append(node)
-    rows = read_rows(classes, ("index", "mid", "display_name"))
-    unknown = [row["mid"] for row in rows if row["mid"] not in number]
-    if unknown:
-        raise DataError(f"{classes}: label {unknown[0]} is not in {ontology}")
-    label_nodes = np.array([number[row["mid"]] for row in sorted(rows, key=lambda row: int(row["index"]))], np.int32)
-    names = tuple(entry["name"] for entry in entries)
-    return Taxonomy(names, tuple(map(tuple, parents)), label_nodes).restrict(range(len(rows)))
+    for node, child in children:
+        if child not in number:
+            raise DataError(f"{ontology}: {names[node]!r} has a child {child!r} that is not in the file; add it")
+        parents[number[child]].append(node)
+    label_nodes: dict[int, int] = {}
+    for row in read_rows(classes, ("index", "mid", "display_name")):
+        if not row["index"].isdigit() or int(row["index"]) in label_nodes:
+            raise DataError(f"{classes}: index {row['index']!r} is not a number or occurs twice; keep one row")
+        if row["mid"] not in number:
+            raise DataError(f"{classes}: label {row['mid']} is not in {ontology}")
+        label_nodes[int(row["index"])] = number[row["mid"]]
+    missing = set(range(len(label_nodes))) - label_nodes.keys()
+    if missing:
+        raise DataError(f"{classes}: label {min(missing)} is missing; the indices must run from 0 without a gap")
+    nodes = np.array([label_nodes[label] for label in range(len(label_nodes))], np.int32)
+    whole = Taxonomy(names, tuple(map(tuple, parents)), nodes)
+    _ = whole.levels  # a cycle is reported here, with the file at hand
+    return whole.restrict(range(len(nodes)))
 
 
 def frequent_labels(count: int) -> list[int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from replicate.errors import ConfigurationError, DataError
 from replicate.record import read_json
 from replicate.taxonomy import data_folder, nearest, read_rows
+from replicate.taxonomy_examined import count_examined
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,11 @@ def stats(folder: Path | None = None) -> str:
     catalogue = read_catalogue(folder)
     overall = read_json(folder / "label_set_statistics.json")
     decided = ", ".join(f"{count} by {how}" for how, count in Counter(catalogue.decided_by.values()).most_common())
+    changed, kept = count_examined(folder)
     per_video = overall["nodes_per_video"]
     lines = [
         f"{len(catalogue.scopes)} nodes, {len(catalogue.decided_by)} labels ({decided})",
+        f"adjudication worked through {changed + kept:,} labels: {changed} changed, {kept:,} kept",
         f"{overall['videos']:,} real label sets: {overall['labels_per_video']['mean']:.2f} labels and "
         f"{per_video['mean']:.2f} nodes per video (sd {per_video['sd']:.2f}, at most {per_video['greatest']}), "
         f"{overall['positives_beyond_cap']} positives beyond the 20th",

@@ -3,6 +3,8 @@
 Oracles: paths split by hand, a plain loop over parents, the counts that the paper and AudioSet's files state.
 """
 
+import json
+
 import numpy as np
 import pytest
 
@@ -148,8 +150,47 @@ def test_not_utf8_and_missing_columns_get_a_sentence(tmp_path):
     path.write_text("node,scope\n", encoding="utf-8")
     with pytest.raises(DataError, match="no column 'path'"):
         read_rows(path, ("path",))
+    path.write_text("path,scope\nA,x\nB\n", encoding="utf-8")
+    with pytest.raises(DataError, match="row 2 below the header has too few columns"):
+        read_rows(path, ("path", "scope"))
     with pytest.raises(DataError, match="cannot be read"):
         read_rows(tmp_path / "absent.csv", ("path",))
+
+
+def write_audioset(folder, entries, classes="0,/a,A\n1,/b,B\n"):
+    text = entries if isinstance(entries, str) else json.dumps(entries)
+    (folder / "ontology.json").write_text(text, encoding="utf-8")
+    (folder / "classes.csv").write_text("index,mid,display_name\n" + classes, encoding="utf-8")
+    return folder / "ontology.json", folder / "classes.csv"
+
+
+def entry(name: str, *children: str) -> dict:
+    return {"id": f"/{name}", "name": name.upper(), "child_ids": [f"/{child}" for child in children]}
+
+
+def test_an_ontology_with_two_parents_is_cut_to_its_labels(tmp_path):
+    entries = [entry("a", "c"), entry("b", "c", "d"), entry("c"), entry("d")]
+    taxonomy = load_audioset(*write_audioset(tmp_path, entries, "1,/c,C\n0,/a,A\n"))
+    assert taxonomy.names == ("A", "B", "C") and taxonomy.parents == ((), (), (0, 1))
+    assert taxonomy.label_nodes.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("entries", "classes", "sentence"),
+    [
+        ("[", "0,/a,A\n", "cannot be read"),
+        ([{"id": "/a"}], "0,/a,A\n", "no list of entries with id, name and child_ids"),
+        ([entry("a", "z")], "0,/a,A\n", "'A' has a child '/z' that is not in the file"),
+        ([entry("a"), entry("a")], "0,/a,A\n", "an id occurs twice"),
+        ([entry("a", "b"), entry("b", "a")], "0,/a,A\n", "is its own ancestor; break the cycle"),
+        ([entry("a")], "0,/q,Q\n", "label /q is not in"),
+        ([entry("a")], "0,/a,A\n0,/a,A\n", "index '0' is not a number or occurs twice"),
+        ([entry("a")], "0,/a,A\n2,/a,A\n", "label 1 is missing"),
+    ],
+)
+def test_a_damaged_ontology_gets_a_sentence(tmp_path, entries, classes, sentence):
+    with pytest.raises(DataError, match=sentence):
+        load_audioset(*write_audioset(tmp_path, entries, classes))
 
 
 @pytest.mark.data

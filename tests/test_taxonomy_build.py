@@ -4,13 +4,19 @@ Oracles: decisions by hand; rebuilt text; on real files, statistics by a loop an
 """
 
 import csv
+import re
 import shutil
+from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from replicate import taxonomy_build
+from replicate.config import load_profile
 from replicate.errors import DataError
+from replicate.steps import run_taxonomy
 from replicate.taxonomy import LABELS, data_folder, load_yt8m, read_rows
 from replicate.taxonomy_build import build, decide, label_map, read_adjudication, read_names, read_votes, settle
 from replicate.taxonomy_cooccurrence import company_text, compute_contradictions, count_together
@@ -122,6 +128,48 @@ def test_a_label_twice_or_missing_gets_a_sentence(copy):
     write_rows(copy / "adjudication.csv", [*rulings, rulings[0]])
     with pytest.raises(DataError, match=rf"label {rulings[0]['label_index']} occurs twice; keep one decision"):
         build(copy)
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("Animals", "node 'Animals' occurs twice"),
+        ("Nowhere:Near", "node 'Nowhere:Near' has no parent 'Nowhere'"),
+        ("Art:PerformanceArt:Dance:Ballet:Swan", "is on a fifth level"),
+    ],
+)
+def test_a_damaged_tree_gets_a_sentence(copy, path, sentence):
+    rows = read_rows(copy / "nodes.csv", ("path", "scope"))
+    write_rows(copy / "nodes.csv", [*rows, {"path": path, "scope": "new"}])
+    for read in (build, load_yt8m):
+        with pytest.raises(DataError, match=sentence):
+            read(copy)
+
+
+def test_the_stage_refuses_a_map_that_differs(copy, monkeypatch, tmp_path):
+    profile = load_profile("tiny")
+    step = SimpleNamespace(profile=profile, data_dir=None, out=tmp_path / "out")
+    step.out.mkdir()
+    run_taxonomy(step)
+    assert (step.out / "taxonomy.json").is_file()
+    replace_row(copy / "label_map.csv", 5, node="Game")
+    monkeypatch.setattr(taxonomy_build, "data_folder", lambda: copy)
+    with pytest.raises(DataError, match="not what the annotations give"):
+        run_taxonomy(step)
+
+
+def test_scope_notes_do_not_name_one_thing_twice():
+    """No phrase of a scope note stands in another node's, where a note is what precedes its arrows."""
+    homonyms = {"mice", "brushes", "runways", "strokes", "boards", "characters", "all generations", "comic or film"}
+    parted = {"visual novels"}  # the anime node says: those whose videos show the anime
+    owners: dict[str, set[str]] = defaultdict(set)
+    for row in read_rows(data_folder() / "nodes.csv", ("path", "scope")):
+        named = re.sub(r"\([^)]*\)|[^;,]*->[^;]*", "", row["scope"])
+        for phrase in re.split(r"[;,:]", named):
+            if phrase.strip():
+                owners[phrase.strip().casefold()].add(row["path"])
+    twice = {phrase: paths for phrase, paths in owners.items() if len(paths) > 1}
+    assert twice.keys() == homonyms | parted
 
 
 def test_a_damaged_map_gets_a_sentence(copy):
