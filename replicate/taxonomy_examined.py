@@ -119,3 +119,23 @@ def count_examined(folder: Path | None = None) -> tuple[int, int]:
     if missed:
         raise DataError(f"{folder / 'kept.csv'}: label {missed[0]} was not examined; {len(missed)} are missing")
     return len(changed), len(kept)
+
+
+def check_shares(label_sets: Path, folder: Path | None = None) -> int:
+    """Compare the shares in kept.csv with the real label sets; the number of rows that have shares.
+
+    Args:
+        label_sets: Parquet file with a list column `labels`, one row per video.
+        folder: the taxonomy's folder; the committed one if missing.
+
+    Raises:
+        DataError: a share is another one; the sentence gives it.
+    """
+    folder = folder or data_folder()
+    taxonomy, (offsets, values) = load_yt8m(folder), read_label_sets(label_sets)
+    rows = [row for row in read_rows(folder / "kept.csv", KEPT_COLUMNS) if row["rival"]]
+    shares = shares_of_videos(taxonomy, offsets, values, [(int(row["label_index"]), row["rival"]) for row in rows])
+    for row, share in zip(rows, shares, strict=True):
+        if row["rival_videos"] != f"{share:.2f}":
+            raise DataError(f"{folder / 'kept.csv'}: label {row['label_index']} has {row['rival']} in {share:.2f}")
+    return len(rows)

@@ -11,7 +11,13 @@ import pytest
 
 from replicate.errors import DataError
 from replicate.taxonomy import LABELS, data_folder, read_rows
-from replicate.taxonomy_examined import KEPT_COLUMNS, contradicted_by_the_votes_map, count_examined, grounds_of_files
+from replicate.taxonomy_examined import (
+    KEPT_COLUMNS,
+    check_shares,
+    contradicted_by_the_votes_map,
+    count_examined,
+    grounds_of_files,
+)
 from replicate.taxonomy_statistics import read_label_sets
 
 
@@ -88,3 +94,16 @@ def test_shares_in_kept_are_those_of_the_label_sets(data_dir):
     for label, row in wanted.items():
         assert f"{with_rival[label] / seen[label]:.2f}" == row["rival_videos"]
     assert len(wanted) > 15
+
+
+@pytest.mark.data
+def test_a_share_that_is_not_the_datas_fails(data_dir, copy):
+    sets = data_dir / "yt8m_labels" / "labels_2018.parquet"
+    rows = committed("kept.csv")
+    assert check_shares(sets, copy) == sum(bool(row["rival"]) for row in rows)
+    text = (copy / "kept.csv").read_text(encoding="utf-8")
+    changed = next(row for row in rows if row["rival_videos"] == "0.61")
+    row = ",".join(changed[column] for column in ("label_index", "grounds", "why", "rival", "rival_videos"))
+    (copy / "kept.csv").write_text(text.replace(f"\n{row},", f"\n{row[:-4]}0.62,"), encoding="utf-8")
+    with pytest.raises(DataError, match=f"label {changed['label_index']} has {changed['rival']} in 0.61"):
+        check_shares(sets, copy)
