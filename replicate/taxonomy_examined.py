@@ -19,7 +19,7 @@ from replicate.taxonomy_statistics import read_label_sets
 
 GROUNDS = ("dissent", "low", "nameless", "weak spot", "company")
 WHYS = ("votes", "high", "minority", "context", "kin", "make", "genre", "franchise")
-KEPT_COLUMNS = ("label_index", "grounds", "why", "rival", "rival_videos", "own_videos", "note")
+KEPT_COLUMNS = ("label_index", "grounds", "why", "rival", "rival_videos", "note")
 
 
 def grounds_of_files(folder: Path | None = None) -> dict[int, set[str]]:
@@ -79,7 +79,7 @@ def contradicted_by_the_votes_map(label_sets: Path, folder: Path | None = None) 
 def shares_of_videos(
     taxonomy: Taxonomy, offsets: np.ndarray, values: np.ndarray, pairs: list[tuple[int, str]]
 ) -> list[float]:
-    """For each (label, node): the share of the label's videos that carry another label at or under the node."""
+    """For each (label, node): the share of the label's videos that carry a label at or under the node."""
     shape = (len(offsets) - 1, len(taxonomy.label_nodes))
     carried = scipy.sparse.csr_array((np.ones(len(values), np.int32), values, offsets), shape=shape)
     by_label = carried.tocsc()
@@ -91,9 +91,8 @@ def shares_of_videos(
         column = number[node]
         inside = np.zeros(len(taxonomy.names), bool)
         inside[under.indices[under.indptr[column] : under.indptr[column + 1]]] = True
-        members = inside[taxonomy.label_nodes]
-        members[label] = False
-        shares.append(float((carried[videos] @ members.astype(np.int32) > 0).mean()))
+        members = inside[taxonomy.label_nodes].astype(np.int32)
+        shares.append(float((carried[videos] @ members > 0).mean()))
     return shares
 
 
