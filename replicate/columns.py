@@ -60,8 +60,10 @@ def pairs(columns: tuple[str, ...]) -> list[tuple[str, str]]:
 
 
 def with_needs(columns: Iterable[str]) -> tuple[str, ...]:
-    """`columns`, with each one's baseline and members, in the table's order."""
-    wanted = set(columns)
-    for slug in columns:
-        wanted |= {COLUMNS[slug].baseline or slug, *COLUMNS[slug].members}
+    """`columns` with the baseline and members of each, and theirs in turn, in the table's order."""
+    wanted: set[str] = set()
+    found = set(columns)
+    while found - wanted:
+        wanted |= found
+        found = {need for slug in wanted for need in (COLUMNS[slug].baseline, *COLUMNS[slug].members) if need}
     return tuple(slug for slug in COLUMNS if slug in wanted)
