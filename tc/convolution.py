@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tc.weighted_shifts import weighted_shifts
+
 INITIALISATIONS = ("random", "identity", "box")
 BOUNDARIES = ("zero", "replicate")
 
@@ -15,8 +17,8 @@ class TemporalConvolution(nn.Module):
     Frames outside the mask never reach valid ones and are zero in the result, so padding changes nothing.
 
     The mean of linear maps is one convolution with the mean kernel (erratum 12), and is computed as that: any number of
-    maps costs the same. They stay separate parameters, because their number changes how the mean kernel starts and how it
-    moves. With `relu` each map is rectified before the mean, and their number changes what the layer can express.
+    maps costs the same. They stay separate parameters, because their number changes how the mean kernel starts and how
+    it moves. With `relu` each map is rectified before the mean, and their number changes what the layer can express.
 
     Attributes:
         weight: (groups, maps, kernel size); with several sizes, the kernels of each size side by side in the last axis.
@@ -108,45 +110,38 @@ class TemporalConvolution(nn.Module):
         Returns:
             (batch, time, channels), zero outside the mask.
         """
-        time, repeats = values.shape[1], values.shape[2] // self.groups
-        padded = self._pad(values, mask)
-        if self.relu:
-            kernels, biases = self.kernels().unbind(dim=1), self.bias.mT.flatten(1).unbind(dim=1)
-            maps = [_convolve(padded, time, w, b, repeats).relu() for w, b in zip(kernels, biases, strict=True)]
-            smoothed = torch.stack(maps).mean(dim=0)
-        else:
-            smoothed = _convolve(padded, time, self.kernel(), self.bias.mean(dim=(1, 2)), repeats)
-        return smoothed if mask is None else smoothed * mask.unsqueeze(-1)
-
-    def _pad(self, values: Tensor, mask: Tensor | None) -> Tensor:
-        """(batch, time + 2 reach, channels): what the kernels see around the first and last valid frame."""
-        reach = max(self.kernel_sizes) // 2
+        valid = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device) if mask is None else mask
         if self.boundary == "zero":
-            values = values if mask is None else values * mask.unsqueeze(-1)
-            return nn.functional.pad(values, (0, 0, reach, reach))
-        time = values.shape[1]
-        places = torch.arange(-reach, time + reach, device=values.device).clamp(0, time - 1)
-        if mask is None:
-            return values[:, places]
-        positions = torch.arange(time, device=values.device)
-        latest = torch.where(mask, positions, -1).cummax(dim=1).values  # the last valid frame up to each; -1: none yet
-        nearest = latest.maximum(mask.int().argmax(dim=1, keepdim=True))[:, places]
-        return values.gather(1, nearest.unsqueeze(-1).expand(-1, -1, values.shape[2]))
+            return self._smooth(values, valid)
+        time, reach = values.shape[1], max(self.kernel_sizes) // 2
+        extended = _replicate_ends(values, valid, reach)
+        smoothed = self._smooth(extended, torch.ones_like(extended[..., 0], dtype=torch.bool))
+        return smoothed[:, reach : reach + time] * valid.unsqueeze(-1)
+
+    def _smooth(self, values: Tensor, valid: Tensor) -> Tensor:
+        """The layer with zeros beyond both ends."""
+        repeats = values.shape[2] // self.groups
+
+        def of_channels(parameter: Tensor) -> Tensor:
+            return parameter.to(values.dtype).repeat_interleave(repeats, dim=0)
+
+        if not self.relu:
+            return weighted_shifts(values, of_channels(self.kernel()), of_channels(self.bias.mean(dim=(1, 2))), valid)
+        maps = zip(self.kernels().unbind(dim=1), self.bias.mT.flatten(1).unbind(dim=1), strict=True)
+        smoothed = [weighted_shifts(values, of_channels(w), of_channels(b), valid).relu() for w, b in maps]
+        return torch.stack(smoothed).mean(dim=0)
 
     def extra_repr(self) -> str:
         words = [f"kernel_size={self.kernel_sizes}", f"maps={self.maps}", f"initialisation={self.initialisation!r}"]
         return ", ".join([*words, f"groups={self.groups}", f"relu={self.relu}", f"boundary={self.boundary!r}"])
 
 
-def _convolve(padded: Tensor, time: int, kernel: Tensor, bias: Tensor, repeats: int) -> Tensor:
-    """(batch, time, channels): each group's kernel (groups, size) over `repeats` channels, plus its bias (groups,).
-
-    A few shifted sums; on one kernel shared by many channels they beat a convolution call.
-    """
-    kernel, bias = kernel.to(padded.dtype), bias.to(padded.dtype)
-    if len(kernel) > 1:
-        kernel, bias = kernel.repeat_interleave(repeats, dim=0), bias.repeat_interleave(repeats)
-    smoothed = bias + kernel[:, 0] * padded[:, :time]
-    for offset in range(1, kernel.shape[1]):
-        smoothed = torch.addcmul(smoothed, kernel[:, offset], padded[:, offset : offset + time])
-    return smoothed
+def _replicate_ends(values: Tensor, valid: Tensor, reach: int) -> Tensor:
+    """(batch, time + 2 reach, channels): every invalid frame, and `reach` more at both ends, as the nearest valid one
+    before it, or the first."""
+    time = values.shape[1]
+    places = torch.arange(-reach, time + reach, device=values.device).clamp(0, time - 1)
+    positions = torch.arange(time, device=values.device)
+    latest = torch.where(valid, positions, -1).cummax(dim=1).values  # the last valid frame up to each; -1: none yet
+    nearest = latest.maximum(valid.int().argmax(dim=1, keepdim=True))[:, places]
+    return values.gather(1, nearest.unsqueeze(-1).expand(-1, -1, values.shape[2]))
