@@ -1,0 +1,131 @@
+"""The claims of the paper as executable rows: what is claimed, which figure tests it, by which rule, the verdict.
+
+Texts, figures and rules are fixed here and do not depend on results. A verdict is one of VERDICTS; "refuted" is said
+only when the interval excludes the paper's effect, and a claim that a run cannot test says why.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from replicate.record import write_json, write_text
+from replicate.report import render
+from replicate.report.records import Records
+from replicate.report.verdicts import Judgement
+from replicate.schema import Interval
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row of the registry.
+
+    Attributes:
+        name: for the command line and files.
+        text: what the paper claims, in our words.
+        section: where.
+        statistic: the figure that tests it.
+        rule: how the verdict follows.
+        unit: of the effect: "points" (a difference of scores: a fraction, percentage points in print), "percent",
+            "spread" (a standard deviation of scores), "share", "correlation", "megabytes", "number" or "" (nothing
+            measured).
+        judge: records -> judgement.
+        depends_on_data: False for claims that are settled by computation alone.
+    """
+
+    name: str
+    text: str
+    section: str
+    statistic: str
+    rule: str
+    unit: str
+    judge: Callable[[Records], Judgement]
+    depends_on_data: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """A claim judged on one run: plain fields, ready to print."""
+
+    name: str
+    text: str
+    section: str
+    statistic: str
+    rule: str
+    profile: str
+    data: str
+    unit: str
+    effect: float | None
+    interval: Interval | None
+    detectable: float | None
+    paper: float | None
+    noise: str | None
+    conditional: bool
+    verdict: str
+    evidence: str
+
+
+def registry() -> list[Claim]:
+    """All claims, in the order of the card."""
+    from replicate.report import claims_costs, claims_gains, claims_levels, claims_mathematics, claims_training
+
+    groups = (claims_gains, claims_levels, claims_training, claims_costs, claims_mathematics)
+    return [claim for group in groups for claim in group.CLAIMS]
+
+
+def judge(folder: Path) -> list[Result]:
+    """Every claim on the records of one results folder.
+
+    Raises:
+        MissingResult: a record that every run has is missing.
+    """
+    return judge_records(Records.open(folder))
+
+
+def judge_records(records: Records) -> list[Result]:
+    """Every claim on records that were read already."""
+    return [_judged(claim, records) for claim in registry()]
+
+
+def _judged(claim: Claim, records: Records) -> Result:
+    found = claim.judge(records)
+    values = dataclasses.asdict(found) | {
+        name: getattr(claim, name) for name in ("name", "text", "section", "statistic", "rule", "unit")
+    }
+    conditional = claim.depends_on_data and len(records.run.seeds) == 1
+    return Result(**values, profile=records.run.profile, data=records.run.data, conditional=conditional)
+
+
+def shown(value: float | None, unit: str, sign: bool = True) -> str:
+    """An effect as printed: points and percents with one decimal, the rest as fits its unit; empty for None."""
+    if value is None:
+        return render.BLANK
+    plus = "+" if sign else ""
+    formats = {
+        "points": f"{100 * value:{plus}.1f}",
+        "percent": f"{100 * value:{plus}.1f} %",
+        "share": f"{value:.2f}",
+        "spread": f"{100 * value:.3f}",
+        "correlation": f"{value:{plus}.2f}",
+        "megabytes": f"{value:{plus}.4f} MB",
+        "number": f"{value:{plus}.2g}",
+    }
+    return formats[unit]
+
+
+def shown_interval(bounds: Interval | None, unit: str) -> str:
+    """An interval as printed; empty for None."""
+    return render.BLANK if bounds is None else f"[{shown(bounds[0], unit)}, {shown(bounds[1], unit)}]"
+
+
+def make_claims(folder: Path) -> list[Path]:
+    """Write `folder`/claims.json and claims.csv; the files written."""
+    results = judge(folder)
+    rows = [dataclasses.asdict(result) for result in results]
+    folder = Path(folder)
+    write_json(folder / "claims.json", rows)
+    names = [field.name for field in dataclasses.fields(Result) if field.name != "interval"]
+    headers = [*names, "interval_low", "interval_high"]
+    lines = [[*(row[name] for name in names), *(row["interval"] or (None, None))] for row in rows]
+    write_text(folder / "claims.csv", render.csv_text(headers, lines))
+    return [folder / "claims.json", folder / "claims.csv"]

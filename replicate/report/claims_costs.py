@@ -1,0 +1,80 @@
+"""Claims of section 4.3 about what temporal coherence costs: time per epoch and model size (Table 2)."""
+
+from replicate.columns import COLUMNS
+from replicate.report import reference
+from replicate.report.claims import Claim
+from replicate.report.claims_gains import lacking
+from replicate.report.records import Records
+from replicate.report.verdicts import INCONCLUSIVE, REFUTED, SUPPORTED, Judgement, untestable
+
+MODELS = tuple(slug for slug, column in COLUMNS.items() if column.baseline and column.trained)
+SMALL = 0.10  # of an epoch's time; the paper's largest overhead is 8 of 102 minutes
+SAME_SIZE = 0.05  # MB: sizes that differ by less are printed alike with one decimal
+
+
+def _needs(records: Records) -> str | None:
+    return lacking(records, [slug for column in MODELS for slug in (COLUMNS[column].baseline, column)])
+
+
+def _overhead(records: Records) -> Judgement:
+    reason = _needs(records)
+    if reason:
+        return untestable(reason)
+    rows = []
+    for column in MODELS:
+        pair = [records.time.get(slug) for slug in (column, COLUMNS[column].baseline)]
+        if None in pair:
+            return untestable("The run did not time every column.")
+        ours, before = ([repeat["seconds_per_step"] for repeat in timed.repeats] for timed in pair)
+        effect = pair[0].seconds_per_step / pair[1].seconds_per_step - 1
+        rows.append((effect, min(ours) / max(before) - 1, max(ours) / min(before) - 1, COLUMNS[column].title))
+    slowest = max(rows)
+    below = sum(high < SMALL for _, _, high, _ in rows)
+    verdict = (
+        SUPPORTED if below == len(rows) else REFUTED if any(low > SMALL for _, low, _, _ in rows) else INCONCLUSIVE
+    )
+    listed = ", ".join(f"{title} {100 * effect:+.1f} %" for effect, _, _, title in rows)
+    minutes = reference.table2()
+    papers = max(minutes[column][0] / minutes[COLUMNS[column].baseline][0] - 1 for column in MODELS)
+    return Judgement(verdict, f"{listed}.", slowest[0], slowest[1:3], None, papers, "repeats of the timing")
+
+
+def _size(records: Records) -> Judgement:
+    reason = _needs(records)
+    if reason:
+        return untestable(reason)
+    bytes_of = {column: record.weights_bytes for (column, _), record in records.train.items()}
+    if not all(slug in bytes_of for column in MODELS for slug in (column, COLUMNS[column].baseline)):
+        return untestable("The run has no training record of every column.")
+    added = {column: (bytes_of[column] - bytes_of[COLUMNS[column].baseline]) / 1e6 for column in MODELS}
+    largest = max(added.values())
+    listed = ", ".join(f"{COLUMNS[column].title} {1000 * each:+.2f} kB" for column, each in added.items())
+    verdict = SUPPORTED if largest < SAME_SIZE else REFUTED
+    return Judgement(verdict, f"{listed}. A count, no sample.", largest, None, None, 0.0, None)
+
+
+CLAIMS = [
+    Claim(
+        name="overhead-small",
+        text="Coherence adds little training time per epoch (2 to 8 minutes of 65 to 130).",
+        section="4.3, Table 2",
+        statistic="seconds per training step of TC-X over X, minus 1; the interval spans the repeats, fastest against "
+        "slowest",
+        rule=f"supported when every model's interval lies below {SMALL:.0%}; refuted when one lies above; else "
+        "inconclusive; "
+        "shown is the slowest",
+        unit="percent",
+        judge=_overhead,
+    ),
+    Claim(
+        name="size-unchanged",
+        text="Coherence leaves the model size practically the same.",
+        section="4.3, Table 2",
+        statistic="bytes of weights of TC-X minus X",
+        rule=f"supported when every model grows by less than {SAME_SIZE} MB, so that Table 2 would print the same; "
+        "else "
+        "refuted; a count, so there is no interval",
+        unit="megabytes",
+        judge=_size,
+    ),
+]
