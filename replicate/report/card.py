@@ -13,7 +13,7 @@ from replicate.report.claims import Result, judge, judge_records, shown, shown_i
 from replicate.report.claims_gains import PAIRS
 from replicate.report.claims_mathematics import CLAIMS as COMPUTED
 from replicate.report.records import CONDITIONAL, Records
-from replicate.report.verdicts import VERDICTS
+from replicate.report.verdicts import UNTESTABLE, VERDICTS
 from replicate.schema import HEADLINE
 
 GAIN = "gain-"
@@ -94,15 +94,14 @@ def _sentences(records: Records, results: list[Result]) -> list[str]:
     counts = ", ".join(f"{verdicts.count(word)} {word}" for word in VERDICTS)
     sentences = [f"{len(verdicts)} claims: {counts}."]
     if records.synthetic:
-        sentences.append(
-            "Made up by docs/synthetic.md: verdicts here exercise the pipeline and say nothing of real videos."
-        )
+        sentences.append("Made up (docs/synthetic.md): verdicts exercise the pipeline and say nothing of real videos.")
     seeds = len(records.run.seeds)
     sentences.append(CONDITIONAL if seeds == 1 else f"Intervals span test videos and {seeds} training seeds.")
     split = records.run.split
     sentences.append(
-        f"Trained on {split['train']:,} videos; {split['draws']} test draws of {split['draw_size']:,}. Scores, increments "
-        "and intervals in percentage points; 'detectable' is the smallest true effect that would be found with power 0.8."
+        f"Trained on {split['train']:,} videos; {split['draws']} test draws of {split['draw_size']:,}. Scores, "
+        "increments and intervals in percentage points; 'detectable' is the smallest true effect found with power "
+        "0.8, blank where nothing was sampled."
     )
     return sentences
 
@@ -132,9 +131,7 @@ def _card_parts(each: Card) -> list[str]:
     synthetic = " (synthetic)" if each.heading.startswith("Synthetic") else ""
     matrix = [[title, *(_cell(row) for row in cells)] for title, cells in each.gains]
     headers = [f"Claim{synthetic}", "Effect", "95 % interval", "Detectable", "Paper", "Verdict"]
-    lines = [
-        [row.claim, row.effect, row.interval, row.detectable, row.paper, f"**{row.verdict}**"] for row in each.rows
-    ]
+    lines = [[row.claim, row.effect, row.interval, row.detectable, row.paper, _verdict(row)] for row in each.rows]
     return [
         f"### {each.heading}",
         " ".join(each.sentences),
@@ -142,6 +139,11 @@ def _card_parts(each: Card) -> list[str]:
         "Increment, 95 % interval (simultaneous), detectable effect in brackets, the paper's increment, verdict.",
         render.markdown(headers, lines),
     ]
+
+
+def _verdict(row: Row) -> str:
+    why = f": {row.evidence}" if row.verdict == UNTESTABLE else ""
+    return f"**{row.verdict}**{why}"
 
 
 def _cell(row: Row) -> str:

@@ -22,6 +22,7 @@ from replicate.report.verdicts import (
 )
 from replicate.schema import Interval
 
+KERNEL_NOISE = "kernels, taken as independent"
 COHERENT = ("tc_rnn", "tc_netv", "tc_tm")
 
 
@@ -64,9 +65,9 @@ def _kernels(holds: Callable[[np.ndarray], bool]) -> Callable[[Records], Judgeme
         low, high = _clopper_pearson(count, len(kernels))
         verdict = SUPPORTED if low > 0.5 else REFUTED if high < 0.5 else INCONCLUSIVE
         evidence = f"{count} of {len(kernels)} kernels (layers and sites, {len(records.run.seeds)} seeds)."
-        return Judgement(
-            verdict, evidence, count / len(kernels), (low, high), None, 1.0, "kernels, taken as independent"
-        )
+        needed = [each for each in range(len(kernels) + 1) if _clopper_pearson(each, len(kernels))[0] > 0.5]
+        detectable = needed[0] / len(kernels) if needed else None
+        return Judgement(verdict, evidence, count / len(kernels), (low, high), detectable, 1.0, KERNEL_NOISE)
 
     return judge
 
