@@ -33,13 +33,13 @@ class _WeightedShifts(torch.autograd.Function):
         ctx.save_for_backward(values, kernel, mask)
         taps, middle = kernel.t().contiguous().unbind(), kernel.shape[1] // 2
         result = torch.empty_like(values)
+        factor = mask.unsqueeze(-1).to(values.dtype)
         for part in _parts(values):
-            valid = mask[part].unsqueeze(-1)
-            source = values[part] * valid
-            target = torch.addcmul(bias, source, taps[middle])
+            source, target = values[part] * factor[part], result[part]
+            torch.addcmul(bias, source, taps[middle], out=target)
             for offset, here, there in _shifts(middle, values.shape[1]):
                 target[:, here].addcmul_(source[:, there], taps[middle + offset])
-            result[part] = target.mul_(valid)
+            target.mul_(factor[part])
         return result
 
     @staticmethod
@@ -51,10 +51,10 @@ class _WeightedShifts(torch.autograd.Function):
         kernel_sums = torch.zeros_like(kernel.t(), dtype=exact).contiguous()
         bias_sum = torch.zeros_like(kernel[:, 0], dtype=exact)
         result = torch.empty_like(values)
+        factor = mask.unsqueeze(-1).to(values.dtype)
         for part in _parts(values):
-            valid = mask[part].unsqueeze(-1)
-            source, above = values[part] * valid, gradient[part] * valid
-            below = above * taps[middle]
+            source, above, below = values[part] * factor[part], gradient[part] * factor[part], result[part]
+            torch.mul(above, taps[middle], out=below)
             bias_sum += above.sum((0, 1), dtype=exact)
             kernel_sums[middle] += (above * source).sum((0, 1), dtype=exact)
             for offset, here, there in _shifts(middle, values.shape[1]):
@@ -62,7 +62,7 @@ class _WeightedShifts(torch.autograd.Function):
                     below[:, there].addcmul_(above[:, here], taps[middle + offset])
                 if of_kernel:
                     kernel_sums[middle + offset] += (above[:, here] * source[:, there]).sum((0, 1), dtype=exact)
-            result[part] = below.mul_(valid)
+            below.mul_(factor[part])
         sums = kernel_sums.t().to(kernel.dtype), bias_sum.to(kernel.dtype)
         return result if of_values else None, *(each if of_kernel else None for each in sums), None
 
