@@ -14,19 +14,27 @@ from baselines.head import Head
 from baselines.hooks import Unchanged, then_linear
 from baselines.initialisation import initialise
 
+EPSILON = 1e-12  # least length that a cluster's residuals are divided by
 Hooks = nn.Module | tuple[nn.Module, ...] | None  # one that all modalities share, one for each, or none
 
 
 class ClusterResiduals(nn.Module):
-    """a_tk = softmax_k(x_t . w_k + b_k) over valid frames t; V_k = sum_t a_tk (x_t - c_k), of length 1 per cluster.
+    """a_tk = softmax_k(x_t . w_k + b_k) over valid frames t; V_k = sum_t a_tk (x_t - c_k), each of one length.
 
     Attributes:
         assignment: w and b.
         centres: (clusters, width) c, free of w.
     """
 
-    def __init__(self, width: int, clusters: int):
+    def __init__(self, width: int, clusters: int, length: float):
+        """
+        Args:
+            width: values per frame.
+            clusters: how many.
+            length: L2 norm that each cluster's V_k is given.
+        """
         super().__init__()
+        self.length = length
         self.assignment = nn.Linear(width, clusters)
         self.centres = nn.Parameter(torch.empty(clusters, width))
 
@@ -41,8 +49,9 @@ class ClusterResiduals(nn.Module):
         logits = on_assignments(logits, frames, mask)
         weights = logits.softmax(dim=2) * mask.unsqueeze(-1)  # (batch, time, clusters)
         gathered = torch.bmm(weights.transpose(1, 2), frames.to(weights.dtype))
-        residuals = gathered - weights.sum(dim=1).unsqueeze(-1) * self.centres
-        return F.normalize(residuals, dim=2)
+        residuals = torch.addcmul(gathered, weights.sum(dim=1).unsqueeze(-1), self.centres, value=-1)
+        lengths = torch.linalg.vector_norm(residuals, dim=2, keepdim=True)
+        return residuals * (self.length / lengths.clamp(min=EPSILON))
 
 
 class ContextGate(nn.Module):
@@ -64,7 +73,9 @@ class ContextGate(nn.Module):
 
 
 class NetVLAD(nn.Module):
-    """Residuals of every modality, joined, of length 1 -> fully connected -> head.
+    """Residuals of every modality, joined -> fully connected -> head.
+
+    Every cluster has the same length, and all of them together length 1 (intra-normalisation, then L2).
 
     Hooks, each shared by the modalities or one for each: `on_frames` (x, before the assignment only; the residuals keep
     the original x) and `on_assignments` (the assignment's logits, before the softmax).
@@ -86,11 +97,11 @@ class NetVLAD(nn.Module):
         """
         super().__init__()
         self.widths = widths
-        pairs = zip(widths, clusters, strict=True)
-        self.modalities = nn.ModuleList(ClusterResiduals(width, count) for width, count in pairs)
+        pairs, length = list(zip(widths, clusters, strict=True)), sum(clusters) ** -0.5
+        self.modalities = nn.ModuleList(ClusterResiduals(width, count, length) for width, count in pairs)
         self.on_frames = _as_module(on_frames)
         self.on_assignments = _as_module(on_assignments)
-        self.hidden = nn.Linear(sum(width * count for width, count in zip(widths, clusters, strict=True)), hidden)
+        self.hidden = nn.Linear(sum(width * count for width, count in pairs), hidden)
         self.gate = ContextGate(hidden) if gate else nn.Identity()
         self.head = Head(hidden, head, nodes)
         initialise(self, seed)
@@ -100,7 +111,7 @@ class NetVLAD(nn.Module):
         hooks = (self._per_modality(hook) for hook in (self.on_frames, self.on_assignments))
         parts = zip(self.modalities, frames.split(self.widths, dim=2), *hooks, strict=True)
         gathered = [vlad(part, mask, *own).flatten(1) for vlad, part, *own in parts]
-        return self.head(self.gate(self.hidden(F.normalize(torch.cat(gathered, dim=1), dim=1))))
+        return self.head(self.gate(self.hidden(torch.cat(gathered, dim=1))))
 
     def _per_modality(self, hook: nn.Module) -> list[nn.Module]:
         return list(hook) if isinstance(hook, nn.ModuleList) else [hook] * len(self.widths)
