@@ -123,7 +123,7 @@ def markdown(cards: Sequence[Card]) -> str:
     parts = [part for each in ordered for part in _card_parts(each)]
     headers = ["Claim", "Section", "Verdict", "Evidence"]
     settled = [[row.claim, row.section, f"**{row.verdict}**", row.evidence] for row in computed_rows()]
-    parts += ["### Settled by computation", render.markdown(headers, settled)]
+    parts += ["### Settled by computation", render.markdown_plain(headers, settled)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -137,7 +137,7 @@ def _card_parts(each: Card) -> list[str]:
         " ".join(each.sentences),
         render.markdown([f"Coherence improves{synthetic}", *HEADLINE], matrix),
         "Increment, 95 % interval (simultaneous), detectable effect in brackets, the paper's increment, verdict.",
-        render.markdown(headers, lines),
+        render.markdown_plain(headers, lines),
     ]
 
 

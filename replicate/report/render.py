@@ -59,6 +59,12 @@ def markdown(headers: Sequence[str], rows: Iterable[Sequence[str]], align: Seque
     return tabulate(cells, [_bar(h) for h in headers], tablefmt="pipe", disable_numparse=True, colalign=align)
 
 
+def markdown_plain(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A GitHub table without padding, for cells of sentences."""
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join(f"| {' | '.join(_bar(cell) for cell in line)} |" for line in lines)
+
+
 def _bar(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
