@@ -47,9 +47,9 @@ def kernel_table(records: Records) -> pd.DataFrame:
 
 def site(layer: str) -> str:
     """How the paper calls the place of a kernel: 'K, layer 1' for 'layers.0.attention.on_keys.layer'."""
-    number = re.search(r"\.(\d+)\.", f".{layer}.")
     words = [SITES[hook] for hook in SITES if hook in layer]
-    words += [f"layer {int(number.group(1)) + 1}"] if number else []
+    words += [f"layer {int(number) + 1}" for number in re.findall(r"layers\.(\d+)\.", layer)]
+    words += [f"modality {int(number) + 1}" for number in re.findall(r"on_\w+\.(\d+)\.", layer)]
     return ", ".join(words)
 
 

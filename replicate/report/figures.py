@@ -17,6 +17,7 @@ from replicate.report.figure_kernels import draw_kernels
 from replicate.report.figure_training import draw_learning_curves
 from replicate.report.records import Records
 from replicate.report.style import RC, Drawing, NotDrawn, save
+from replicate.report.taxonomy_figure import draw_game_taxonomy
 
 INDEX = "figures.json"
 
@@ -31,6 +32,7 @@ class Plan:
 
 
 PLANS = (
+    Plan("7", "Figure 7: the taxonomy", draw_game_taxonomy),
     Plan("8", "Figure 8: temporal kernels", draw_kernels),
     Plan("9", "Figure 9: predictions without and with temporal coherence", draw_examples),
     Plan("10", "Figure 10: attention over time", draw_attention),
