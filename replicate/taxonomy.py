@@ -31,12 +31,17 @@ class Taxonomy:
     Attributes:
         names: name of each node; for YouTube-8M the path "Top:Child:Grandchild".
         parents: numbers of each node's parents; a top has none, a node of AudioSet's ontology may have two.
-        label_nodes: (labels,) int32, the node of each label index; -1 for a label that is left out.
+        label_nodes: (labels,) int32, the node of each label index; -1 for a label that is left out. Read-only.
     """
 
     names: tuple[str, ...]
     parents: tuple[tuple[int, ...], ...]
     label_nodes: np.ndarray
+
+    def __post_init__(self) -> None:
+        nodes = np.array(self.label_nodes, np.int32)  # a copy, so that nobody else can change it
+        nodes.setflags(write=False)
+        object.__setattr__(self, "label_nodes", nodes)
 
     @cached_property
     def levels(self) -> np.ndarray:
@@ -59,7 +64,9 @@ class Taxonomy:
         unreached = np.flatnonzero(depth < 0)
         if len(unreached):
             raise DataError(f"taxonomy: node {self.names[unreached[0]]!r} is its own ancestor; break the cycle")
-        return np.minimum(depth, DEEPEST).astype(np.int8)
+        levels = np.minimum(depth, DEEPEST).astype(np.int8)
+        levels.setflags(write=False)
+        return levels
 
     @cached_property
     def closure(self) -> scipy.sparse.csr_array:

@@ -107,6 +107,18 @@ def test_restrict_keeps_indices_and_ancestors(taxonomy):
     assert mixed.tolist() == small.closed_nodes(np.array([0, 1]), np.array(labels[:1]))[1].tolist()
 
 
+def test_it_cannot_be_changed():
+    nodes = np.array([2, 6, 0, 1], np.int32)
+    taxonomy = Taxonomy(diamond().names, diamond().parents, nodes)
+    nodes[0] = 1
+    assert taxonomy.label_nodes[0] == 2
+    for array in (taxonomy.label_nodes, taxonomy.levels):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+    with pytest.raises(AttributeError):
+        taxonomy.names = ()
+
+
 def test_dict_round_trip(taxonomy):
     again = Taxonomy.from_dict(taxonomy.to_dict())
     assert again.names == taxonomy.names and again.parents == taxonomy.parents
