@@ -18,6 +18,7 @@ from replicate.taxonomy_examined import (
     count_examined,
     grounds_of_files,
 )
+from replicate.taxonomy_review import score_review
 from replicate.taxonomy_statistics import read_label_sets
 
 
@@ -70,6 +71,16 @@ def test_a_label_that_was_not_examined_fails(copy):
         write(changed)
         with pytest.raises(DataError, match=sentence):
             count_examined(copy)
+
+
+def test_the_readme_states_the_counts():
+    changed, kept = count_examined()
+    review = score_review()
+    text = " ".join((data_folder() / "README.md").read_text(encoding="utf-8").split())
+    assert f"worked through {changed + kept:,} labels" in text and f"{changed} were changed, {kept:,} kept" in text
+    right, rulings = review.shares["right"], review.rulings
+    assert f"{right.count} of 400 agree with the map, {100 * right.value:.1f} %" in text
+    assert f"the map stands in {rulings['map']}," in text and f"neither was right in {rulings['neither']}," in text
 
 
 @pytest.mark.data
