@@ -8,10 +8,17 @@ from types import FrameType
 
 import click
 
-from replicate import __version__, cli_data, cli_stages, cli_taxonomy, cli_tune
-from replicate.columns import COLUMNS
-from replicate.command import Command, chosen_columns, model_option, scheduler_option, shared_options
-from replicate.errors import ConfigurationError, ReplicateError
+from replicate import __version__, cli_claims, cli_data, cli_stages, cli_taxonomy, cli_tune
+from replicate.command import (
+    Command,
+    chosen_columns,
+    model_option,
+    result_folders,
+    results_option,
+    scheduler_option,
+    shared_options,
+)
+from replicate.errors import ReplicateError
 
 
 class Ordered(click.Group):
@@ -65,11 +72,13 @@ def produce(command: Command, columns: tuple[str, ...], results: Path, scheduler
 
 def render(results: Path) -> None:
     """Make tables, figures and the report of one results folder from its records."""
+    from replicate.report.claims import make_claims
     from replicate.report.figures import make_figures
     from replicate.report.html import make_report
     from replicate.report.tables import make_tables
 
     make_tables(results)
+    make_claims(results)
     make_figures(results)
     make_report(results)
 
@@ -123,20 +132,6 @@ def _table(command: Command, model: str | None, scheduler: str | None, name: str
     path = results / "tables" / f"{name}.md"
     click.echo(path.read_text(encoding="utf-8"))
     click.echo(f"table: {path} (and .csv, .tex)")
-
-
-results_option = click.option(
-    "--results", metavar="DIR", help="Use the records of every profile under DIR instead of a run's; needs no run."
-)
-
-
-def result_folders(command: Command, results: str | None) -> list[Path]:
-    """The profile's results in the run directory, or each profile's under a folder of published ones."""
-    folders = sorted(path.parent for path in Path(results).glob("*/records")) if results else [command.results]
-    if not folders or not (folders[0] / "records" / "run.json").is_file():
-        where = results or command.results
-        raise ConfigurationError(f"{where} holds no records; run `replicate all` first, or name another --results")
-    return folders
 
 
 @group.command()
@@ -206,6 +201,7 @@ def publish(command: Command, to: str) -> None:
     (folder,) = result_folders(command, None)
     files = copy(folder, Path(to) / command.profile.name)
     click.echo(f"{len(files)} files are in {Path(to) / command.profile.name}")
+    click.echo("`replicate claims --update` brings README.md and PAPER.md up to date with them")
 
 
 @group.command()
@@ -224,7 +220,7 @@ def models(command: Command, preset: str | None, as_json: bool) -> None:
     click.echo(listing(command.profile, preset, as_json))
 
 
-for verb in (*cli_stages.VERBS, cli_tune.tune, cli_data.data, cli_taxonomy.taxonomy):
+for verb in (*cli_claims.VERBS, *cli_stages.VERBS, cli_tune.tune, cli_data.data, cli_taxonomy.taxonomy):
     group.add_command(verb)
 
 

@@ -12,10 +12,12 @@ from replicate.data.labels import LabelStore
 from replicate.engine import Settings
 from replicate.record import digest, file_digest, read_json, write_json, write_text
 from replicate.schema import RunRecord
-from replicate.stages import Graph, Job, flatten
+from replicate.stages import Graph, Job, flatten, in_order
 from replicate.steps import RECORD
 
 RENDERED = ".rendered"
+# Stages whose keys the run record holds: what is shown, and what tells whether two runs scored the same videos.
+KEYED = ("labels", "split", "train", "predict", "evaluate", "compare", "explain", "time")
 
 
 def collect(graph: Graph, columns: tuple[str, ...], settings: Settings, results: Path) -> None:
@@ -101,7 +103,7 @@ def _run_record(graph: Graph, columns: tuple[str, ...], settings: Settings) -> d
         "node_names": taxonomy["names"],
         "node_levels": taxonomy["levels"],
         "train_positives": labels.counts(train).tolist(),
-        "keys": {_name(job): job.key for job in graph.results(columns)},
+        "keys": {_name(job): job.key for job in in_order(graph.results(columns)) if job.stage.name in KEYED},
         "code": manifest.code_version(),
         "packages": manifest.package_versions(),
         "machine": hardware.describe(),

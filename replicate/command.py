@@ -102,9 +102,20 @@ scheduler_option = click.option(
 model_option = click.option(
     "--model", type=click.Choice(list(COLUMNS)), help="Only this column and what it is compared with."
 )
-
+results_option = click.option(
+    "--results", metavar="DIR", help="Use the records of every profile under DIR instead of a run's; needs no run."
+)
 
 
 def chosen_columns(profile: Profile, model: str | None) -> tuple[str, ...]:
     """The profile's columns, or one model with its baseline and, for an ensemble, its members."""
     return with_needs([model]) if model else profile.run.columns
+
+
+def result_folders(command: Command, results: str | None) -> list[Path]:
+    """The profile's results in the run directory, or each profile's under a folder of published ones."""
+    folders = sorted(path.parent for path in Path(results).glob("*/records")) if results else [command.results]
+    if not folders or not (folders[0] / "records" / "run.json").is_file():
+        where = results or command.results
+        raise ConfigurationError(f"{where} holds no records; run `replicate all` first, or name another --results")
+    return folders

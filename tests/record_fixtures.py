@@ -149,7 +149,8 @@ def run_record(columns: tuple[str, ...], seeds: tuple[int, ...], data: str) -> R
         node_names=names,
         node_levels=levels,
         train_positives=tuple(int(4000 / (1 + n) ** 0.8 * rng.uniform(0.7, 1.3)) + 5 for n in range(len(names))),
-        keys={f"evaluate-{column}-{seed}": "fixture" for column in columns for seed in seeds},
+        keys={"labels": "fixture", "split": "fixture"}
+        | {f"{name}-{slug}-{s}": "fixture" for name in ("evaluate", "predict") for slug in columns for s in seeds},
         code={"commit": "0" * 40, "dirty": False},
         packages={"python": "3.11.0", "torch": "2.13.0", "numpy": "2.4.6"},
         machine=MACHINE,

@@ -118,6 +118,21 @@ def shown_interval(bounds: Interval | None, unit: str) -> str:
     return render.BLANK if bounds is None else f"[{shown(bounds[0], unit)}, {shown(bounds[1], unit)}]"
 
 
+def sentence(result: Result, rules: bool = False) -> str:
+    """A judged claim for a terminal: verdict, text, figures, evidence; with `rules` how it was judged, too."""
+    figures = [
+        f"{shown(result.effect, result.unit)} {shown_interval(result.interval, result.unit)}".strip(),
+        f"detectable {shown(result.detectable, result.unit, sign=False)}" if result.detectable is not None else "",
+        f"paper {shown(result.paper, result.unit)}" if result.paper is not None else "",
+    ]
+    lines = [f"{result.verdict:<17}  {result.text} (section {result.section})"]
+    lines += [f"{'':19}{'; '.join(filter(None, figures))}"] if any(figures) else []
+    lines += [f"{'':19}{text}" for text in (result.evidence,) if text]
+    if rules:
+        lines += [f"{'':19}statistic: {result.statistic}", f"{'':19}rule: {result.rule}"]
+    return "\n".join(lines)
+
+
 def make_claims(folder: Path) -> list[Path]:
     """Write `folder`/claims.json and claims.csv; the files written."""
     results = judge(folder)

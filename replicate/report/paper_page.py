@@ -58,7 +58,7 @@ def claims_table(runs: Sequence[Records]) -> str:
     verdicts = [{result.name: result.verdict for result in judge_records(run)} for run in runs]
     letters = {}  # the same rule stands behind many claims
     for claim in claims:
-        letters.setdefault(letters[claim.rule], string.ascii_uppercase[len(letters)])
+        letters.setdefault(claim.rule, string.ascii_uppercase[len(letters)])
     rules = "\n".join(f"- Rule {letter}: {rule}." for rule, letter in letters.items())
     headers = ["Claim", "Section", "Statistic", "Rule", "Where in code", *(run.label for run in runs)]
     rows = [
