@@ -54,6 +54,35 @@ class ClusterResiduals(nn.Module):
         return residuals * (self.length / lengths.clamp(min=EPSILON))
 
 
+class Joined(nn.Module):
+    """The fully connected layer on the residuals of all modalities.
+
+    Their joined vector has length 1 whatever its width, so weights as small as a layer of so many inputs usually starts
+    from would make it vanish; as the predecessors do, they are drawn from N(0, 1/clusters) instead.
+    """
+
+    def __init__(self, inputs: int, outputs: int, clusters: int):
+        """
+        Args:
+            inputs, outputs: widths.
+            clusters: of the first modality; sets the scale of the initial weights.
+        """
+        super().__init__()
+        self.deviation = clusters**-0.5
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Weights from N(0, 1/clusters), biases from N(0, 0.01^2)."""
+        with torch.no_grad():
+            self.weight.normal_(std=self.deviation, generator=generator)
+            self.bias.normal_(std=0.01, generator=generator)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(batch, inputs) -> (batch, outputs)."""
+        return F.linear(values, self.weight, self.bias)
+
+
 class ContextGate(nn.Module):
     """h * sigmoid(batch normalisation of W h), of the predecessors' winning model; preset A has room for it."""
 
@@ -101,7 +130,7 @@ class NetVLAD(nn.Module):
         self.modalities = nn.ModuleList(ClusterResiduals(width, count, length) for width, count in pairs)
         self.on_frames = _as_module(on_frames)
         self.on_assignments = _as_module(on_assignments)
-        self.hidden = nn.Linear(sum(width * count for width, count in pairs), hidden)
+        self.hidden = Joined(sum(width * count for width, count in pairs), hidden, clusters[0])
         self.gate = ContextGate(hidden) if gate else nn.Identity()
         self.head = Head(hidden, head, nodes)
         initialise(self, seed)
