@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from replicate.record import read_json, write_text
-from replicate.report import claims, page_tables, table_notes, table_text, tables, taxonomy_page
+from replicate.report import claims, page_tables, page_text, paper_page, table_notes, table_text, tables, taxonomy_page
 from replicate.report.card import card
 from replicate.report.figures import INDEX, make_figures, records_digest
 from replicate.report.inline_svg import inline_svg
@@ -53,6 +53,9 @@ def make_report(folder: Path) -> Path:
         examples=records.compare.examples if records.compare else (),
         card=card(records),
         taxonomy=taxonomy_page.fragment() if records.run.dataset != "audioset" else None,
+        errata=paper_page.errata(),
+        states=paper_page.STATES,
+        state_choices=[(ALL, "All"), *((state, state.capitalize()) for state in paper_page.STATES)],
         **claim_views(records),
         **table_views(records),
         **assets(),
@@ -71,7 +74,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters["thousands"] = lambda value: f"{value:,}"
-    made.filters["minus"] = page_tables.minus
+    made.filters |= {"minus": page_text.minus, "rich": page_text.rich}
     return made
 
 
@@ -108,10 +111,10 @@ def claim_views(records: Records) -> dict[str, Any]:
 
 
 def _claim_view(result: claims.Result) -> dict[str, Any]:
-    effect = page_tables.minus(claims.shown(result.effect, result.unit))
-    interval = page_tables.minus(claims.shown_interval(result.interval, result.unit))
+    effect = page_text.minus(claims.shown(result.effect, result.unit))
+    interval = page_text.minus(claims.shown_interval(result.interval, result.unit))
     detectable = claims.shown(result.detectable, result.unit, sign=False)
-    paper = page_tables.minus(claims.shown(result.paper, result.unit))
+    paper = page_text.minus(claims.shown(result.paper, result.unit))
     facts = {"Effect": effect, "Interval": interval, "Detectable": detectable, "Paper": paper, "Noise": result.noise}
     texts = {name: getattr(result, name) for name in CLAIM_TEXTS}
     return texts | {"facts": [(name, value) for name, value in facts.items() if value]}

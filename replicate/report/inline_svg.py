@@ -4,10 +4,10 @@ import re
 
 from markupsafe import Markup
 
-from replicate.report.style import INK, MUTED, PAPER, RULE
+from replicate.report.style import BLUE, INK, MUTED, PAPER, RULE
 
-# Greys of the figures -> the page's custom properties.
-THEME = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)", PAPER: "var(--paper)"}
+# Colours of the figures that dark mode changes -> the page's custom properties.
+THEME = {BLUE.lower(): "var(--blue)", INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)", PAPER: "var(--paper)"}
 # Prologue, comments, metadata, and a style element that would reach beyond the figure (report.css has its rule).
 SUPERFLUOUS = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", re.DOTALL)
 ID = re.compile(r'(\bid="|href="#|url\(#)')

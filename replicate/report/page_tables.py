@@ -5,7 +5,8 @@ from statistics import fmean, stdev
 from typing import get_args
 
 from replicate.columns import COLUMNS, Column
-from replicate.report import reference, render
+from replicate.report import render
+from replicate.report.page_text import minus
 from replicate.report.records import Records
 from replicate.report.table_notes import misprint_mark
 from replicate.report.tables import Cell1, table1
@@ -132,19 +133,3 @@ def _difference_row(each: Difference) -> dict[str, str]:
         "equivalence": same.verdict if same else "",
         "reason": each.reason or "",
     }
-
-
-def minus(text: str) -> str:
-    """Printed numbers with a true minus sign."""
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-def misprints() -> dict[str, str]:
-    """Footnote mark -> what the paper prints and what its values differ by (erratum 31)."""
-    found = {}
-    for (metric, level, column), cell in reference.table1().items():
-        mark = misprint_mark(metric, level, column).removeprefix("^")
-        if mark:
-            printed, increment = render.signed(cell.printed), render.signed(cell.increment)
-            found[mark] = f"the paper prints {printed}, its values differ by {increment} (erratum 31)"
-    return found
