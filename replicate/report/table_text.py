@@ -122,7 +122,7 @@ def _csv(kind: type, rows: list) -> str:
 
 
 def latex1(records: Records, cells: list[Cell1]) -> str:
-    """Table 1 for a LaTeX document that loads booktabs, in the paper's layout, the paper's figures below ours."""
+    """Table 1 for a LaTeX document that loads booktabs and graphicx: the paper's layout, its figures below ours."""
     blocks = []
     for metric, group in _by_metric(cells):
         levels = [
@@ -181,7 +181,7 @@ def markdown2(records: Records, columns: list[Column2]) -> str:
 
 
 def latex2(records: Records, columns: list[Column2]) -> str:
-    """Table 2 for a LaTeX document that loads booktabs."""
+    """Table 2 for a LaTeX document that loads booktabs and graphicx."""
     rows, reasons = rows2(columns)
     titles = [column.title for column in columns]
     notes = [*reasons, *notes2(records, columns), protocol_note(records)]

@@ -1,0 +1,258 @@
+"""Claims: Tables 1 and 2 say what the records say, in every format, for any columns, and name every noise and gap."""
+
+import csv
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from record_fixtures import PAPER, write_fixture
+
+from replicate.columns import AGGREGATOR, COLUMNS
+from replicate.errors import MissingResult
+from replicate.record import read_json, write_json
+from replicate.report import reference, render, table_notes, tables
+from replicate.report.records import Records
+from replicate.schema import HEADLINE, LEVELS
+
+SETS = {
+    "all": tuple(COLUMNS),
+    "tiny": ("rnn", "rnn_attn", "tc_rnn", "dnn"),
+    "pair": ("rnn_attn", "tc_rnn"),
+    "one": ("dnn",),
+}
+
+
+def made(tmp_path, **options):
+    folder = write_fixture(tmp_path / "run", **options)
+    tables.make_tables(folder)
+    return folder
+
+
+def text(folder, name):
+    return (folder / "tables" / name).read_text(encoding="utf-8")
+
+
+def test_paper_reference_holds_every_cell_and_two_misprints():
+    cells = reference.table1()
+    assert len(cells) == 200
+    increments = [cell for cell in cells.values() if cell.increment is not None]
+    assert len(increments) == 80
+    assert table_notes.misprints() == [("GAP", "1", "tc_ens"), ("Hit@1", "1", "tc_ens")]
+    assert cells["GAP", "1", "tc_ens"].increment == 0.007
+    assert cells["Hit@1", "1", "tc_ens"].increment == 0.005
+    assert cells["MAP", "overall", "tc_netv"].value == 0.879
+    assert reference.table2()["tc_rnn"] == (67.5, 14.2)
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_any_columns_make_every_file(tmp_path, name, seeds):
+    folder = made(tmp_path, columns=SETS[name], seeds=seeds)
+    files = {path.name for path in (folder / "tables").iterdir()}
+    stems = {"table1.md", "table1_detail.md", "table1.csv", "table1.tex", "table2.md", "table2.csv", "table2.tex"}
+    assert files == stems
+    titles = [COLUMNS[slug].title for slug in COLUMNS if slug in SETS[name]]
+    header = next(line for line in text(folder, "table1.md").splitlines() if line.startswith("| GAP"))
+    assert [cell.strip() for cell in header.strip("|").split("|")][2:] == titles
+    assert len(list(csv.DictReader(text(folder, "table1.csv").splitlines()))) == 20 * len(SETS[name])
+
+
+def test_cells_are_the_records_means_at_full_precision(tmp_path):
+    folder = made(tmp_path, seeds=(0, 1))
+    rows = {
+        (row["metric"], row["level"], row["column"]): row
+        for row in csv.DictReader(text(folder, "table1.csv").splitlines())
+    }
+    for metric in HEADLINE:
+        for level in LEVELS:
+            for slug in COLUMNS:
+                records = [read_json(folder / "records" / f"evaluate-{slug}-{seed}.json") for seed in (0, 1)]
+                draws = [
+                    next(c["draws"] for c in record["cells"] if (c["metric"], c["level"]) == (metric, level))
+                    for record in records
+                ]
+                row = rows[metric, level, slug]
+                assert float(row["ours"]) == pytest.approx(np.mean(draws), abs=1e-15)
+                assert float(row["sd_draws"]) == pytest.approx(np.sqrt(np.mean(np.var(draws, axis=1, ddof=1))))
+                assert float(row["sd_seeds"]) == pytest.approx(np.std(np.mean(draws, axis=1), ddof=1))
+                assert float(row["paper"]) == pytest.approx(PAPER[metric, level, slug])
+
+
+def test_markdown_prints_the_csv_rounded(tmp_path):
+    folder = made(tmp_path)
+    row = next(
+        row
+        for row in csv.DictReader(text(folder, "table1.csv").splitlines())
+        if (row["metric"], row["level"], row["column"]) == ("MAP", "3", "tc_netv")
+    )
+    wanted = f"{100 * float(row['ours']):.1f} ({100 * float(row['gain']):+.1f}){row['marks']}"
+    block = text(folder, "table1.md").split("| MAP")[1].split("\n\n")[0]
+    line = next(line for line in block.splitlines() if "Level 3" in line)
+    assert wanted in [cell.strip() for cell in line.split("|")]
+
+
+def test_misprints_carry_footnotes_and_the_difference_is_used(tmp_path):
+    folder = made(tmp_path)
+    page = text(folder, "table1.md")
+    assert "94.2 (+0.7)^a" in page and "94.2 (+0.5)^b" in page
+    assert "the paper prints +0.6 here, but its values differ by +0.7" in page
+    assert page.count("^a") == page.count("^b") == 1
+    assert "^a" not in text(made(tmp_path / "pair", columns=SETS["pair"]), "table1.md")
+
+
+@pytest.mark.parametrize("data", ["synthetic", "real"])
+def test_every_header_says_synthetic_when_data_are(tmp_path, data):
+    folder = made(tmp_path, data=data)
+    for name in ("table1.md", "table1_detail.md", "table2.md"):
+        lines = text(folder, name).splitlines()
+        headers = [lines[number - 1] for number, line in enumerate(lines) if line.startswith("|:")]
+        assert headers
+        for header in [lines[0], *headers]:
+            assert ("ynthetic" in header) == (data == "synthetic"), header
+    for name in ("table1.tex", "table2.tex"):
+        assert ("ynthetic" in text(folder, name)) == (data == "synthetic")
+    for name in ("table1.csv", "table2.csv"):
+        assert {row["data"] for row in csv.DictReader(text(folder, name).splitlines())} == {data}
+
+
+def test_one_seed_is_called_conditional_and_gives_no_seed_mark(tmp_path):
+    page = text(made(tmp_path, seeds=(0,)), "table1.md")
+    assert "Conditional on one trained model" in page
+    table = page.split("\n- ")[0]
+    assert "*" in table and "†" not in table
+    several = text(made(tmp_path / "several", seeds=(0, 1)), "table1.md")
+    assert "Conditional" not in several and "†" in several.split("\n- ")[0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "mark"), [(0.001, 0.01, "†"), (-0.01, -0.001, "†"), (-0.01, 0.01, ""), (0, 1, "")]
+)
+def test_seed_mark_needs_an_interval_without_zero(low, high, mark):
+    assert tables._marks(False, (low, high)) == mark
+    assert tables._marks(True, (low, high)) == "*" + mark
+
+
+def test_undefined_cells_are_not_zero_and_say_why(tmp_path):
+    folder = made(tmp_path, without_level="3")
+    rows = [row for row in csv.DictReader(text(folder, "table1.csv").splitlines()) if row["level"] == "3"]
+    assert all(row["ours"] == "" and "no video of the pool" in row["reason"] for row in rows)
+    page = text(folder, "table1.md")
+    assert "GAP, level 3: no video of the pool has a positive at level 3." in page
+    line = next(line for line in page.splitlines() if "Level 3" in line)
+    assert {cell.strip() for cell in line.strip("|").split("|")[2:]} == {"-"}
+
+
+def test_a_column_without_its_baseline_has_no_increment_and_says_why(tmp_path):
+    folder = made(tmp_path, columns=("tc_rnn",))
+    rows = list(csv.DictReader(text(folder, "table1.csv").splitlines()))
+    assert all(row["gain"] == "" and "RNN-Attn" in row["reason"] for row in rows)
+    assert all(row["ours"] for row in rows)
+
+
+def test_the_protocol_hash_stands_under_each_table(tmp_path):
+    folder = made(tmp_path)
+    hashed = Records.open(folder).compare.protocol_hash[:16]
+    for name in ("table1.md", "table1_detail.md", "table2.md", "table1.tex", "table2.tex"):
+        assert hashed in text(folder, name)
+
+
+def test_table2_measures_or_says_why_not(tmp_path):
+    folder = made(tmp_path)
+    columns = {column.column: column for column in tables.table2(Records.open(folder))}
+    assert AGGREGATOR in columns and not {"base_ens", "tc_ens"} & set(columns)
+    for column in columns.values():
+        for name in ("gpu_torch_bytes", "gpu_nvml_bytes", "joules_per_1000_videos"):
+            assert getattr(column, name) is None
+            assert column.reasons[name] == "the run used no GPU"
+    assert columns["tc_rnn"].slower == pytest.approx(1.04)
+    assert columns["tc_rnn"].paper_minutes == 67.5
+    assert columns["dnn"].megabytes == pytest.approx(4.72576)
+    assert columns[AGGREGATOR].megabytes == pytest.approx(40.410112)
+    page = text(folder, "table2.md")
+    gpu = next(line for line in page.splitlines() if line.startswith("| Peak GPU memory, NVML"))
+    letters = {cell.strip() for cell in gpu.strip("|").split("|")[1:]}
+    assert len(letters) == 1 and f"- {letters.pop()} not measured: the run used no GPU." in page
+
+
+def test_table2_of_a_gpu(tmp_path):
+    folder = write_fixture(tmp_path)
+    path = folder / "records" / "time-tm.json"
+    record = read_json(path)
+    record["gpu"] = {"peak_memory_bytes": 3e9, "energy_joules": 1590.0, "reason": None}
+    write_json(path, record)
+    column = next(each for each in tables.table2(Records.open(folder)) if each.column == "tm")
+    assert column.gpu_torch_bytes == 3e9
+    assert column.joules_per_1000_videos == pytest.approx(1590 / (3 * 53 * 64) * 1000)
+    assert column.reasons == {"gpu_nvml_bytes": tables.NO_SAMPLE}
+
+
+def test_untimed_columns_are_blank_with_a_reason(tmp_path):
+    folder = write_fixture(tmp_path, columns=SETS["pair"])
+    (folder / "records" / "time-tc_rnn.json").unlink()
+    column = tables.table2(Records.open(folder))[1]
+    assert (column.seconds_per_epoch, column.slower) == (None, None)
+    assert column.reasons["seconds_per_epoch"] == tables.UNTIMED
+    assert column.megabytes is not None
+
+
+def test_equal_records_give_equal_bytes(tmp_path):
+    first, second = made(tmp_path / "a", seeds=(0, 1)), made(tmp_path / "b", seeds=(0, 1))
+    for path in (first / "tables").iterdir():
+        assert path.read_bytes() == (second / "tables" / path.name).read_bytes()
+
+
+def test_missing_records_are_named(tmp_path):
+    with pytest.raises(MissingResult, match=r"run\.json is missing"):
+        tables.make_tables(tmp_path)
+    folder = write_fixture(tmp_path)
+    (folder / "records" / "evaluate-tm-0.json").unlink()
+    with pytest.raises(MissingResult, match=r"evaluate-tm-0\.json"):
+        tables.make_tables(folder)
+    assert not (folder / "tables").exists()
+
+
+@pytest.mark.parametrize(
+    ("plain", "escaped"),
+    [
+        ("50 % & more", r"50 \% \& more"),
+        ("tc_rnn", r"tc\_rnn"),
+        ("a\\b", r"a\textbackslash{}b"),
+        ("{x}~^", r"\{x\}\textasciitilde{}\textasciicircum{}"),
+    ],
+)
+def test_latex_is_escaped(plain, escaped):
+    assert render.latex_escape(plain) == escaped
+
+
+def test_latex_files_hold_no_bare_special_characters(tmp_path):
+    folder = made(tmp_path, seeds=(0, 1))
+    for name in ("table1.tex", "table2.tex"):
+        body = text(folder, name)
+        assert body.count("{") == body.count("}")
+        assert not re.search(r"(?<!\\)[%#]", body)
+        assert not re.search(r"(?<!\\)_", body)
+        assert body.isascii(), set(body) - set(map(chr, range(128)))
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex; the escaping tests above run everywhere")
+def test_latex_compiles(tmp_path):
+    folder = made(tmp_path, seeds=(0, 1))
+    inputs = "".join(f"\\input{{{folder}/tables/table{number}.tex}}" for number in (1, 2))
+    page = f"\\documentclass{{article}}\\usepackage{{booktabs,graphicx}}\\begin{{document}}{inputs}\\end{{document}}"
+    (tmp_path / "page.tex").write_text(page, encoding="utf-8")
+    subprocess.run(["pdflatex", "-halt-on-error", "page.tex"], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_numbers_are_rounded_only_in_print():
+    assert render.percent(0.90749) == "90.7"
+    assert render.signed(-0.0004) == "-0.0"
+    assert render.interval((0.005, 0.011)) == "[+0.5, +1.1]"
+    assert render.probability(0.0004) == "<0.001"
+    assert render.percent(None) == render.signed(None) == render.interval(None) == ""
+
+
+def test_bars_in_cells_do_not_break_markdown():
+    assert r"a\|b" in render.markdown(["x"], [["a|b"]])
+    assert r"a\|b" in render.markdown_plain(["x"], [["a|b"]])
