@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from replicate.columns import AGGREGATOR, COLUMNS
+from replicate.columns import AGGREGATOR, COLUMNS, OWN
 from replicate.config import Profile
 from replicate.errors import ConfigurationError
 from replicate.record import digest, file_digest
@@ -54,7 +54,7 @@ STAGES = {
     for stage in (
         Stage("taxonomy", 1, ("dataset.name", "dataset.label_limit")),
         Stage("synthesize", 1, ("synthetic", "dataset.frame_limit")),
-        Stage("index", 1, ("dataset.name", "dataset.shards", "dataset.max_corrupt")),
+        Stage("index", 2, ("dataset.name", "dataset.shards", "dataset.max_corrupt")),
         Stage("labels", 1),
         Stage("split", 1, ("split", "dataset.training_shards")),
         Stage("train", 1, TRAINING_FIELDS, arithmetic=True),
@@ -77,6 +77,7 @@ NOT_IN_KEYS = {
     "tuning.learning_rates": "each variant is a job of its own",
     "tuning.normalisations": "each variant is a job of its own",
     "run.columns": "each column is a job of its own",
+    "run.own_columns": "each column is a job of its own",
     "run.engine": "where jobs run does not change what they compute",
     "run.workers": "how many jobs run at once does not change what they compute",
 }
@@ -108,7 +109,7 @@ class Job:
     def label(self) -> str:
         """For people: 'train TC-RNN, seed 0'."""
         column = self.parameters.get("column")
-        title = COLUMNS[column].title if column in COLUMNS else "DNN's LSTM" if column else ""
+        title = "DNN's LSTM" if column == AGGREGATOR else COLUMNS[column].title if column else ""
         seed = f"seed {self.parameters['seed']}" if "seed" in self.parameters else ""
         variant = self.variant if column else ""
         return " ".join([self.stage.name, ", ".join(part for part in (title, seed, variant) if part)]).strip()
@@ -264,7 +265,7 @@ class Graph:
         for path, _ in flatten(self.profile):
             section, _, name = path.partition(".")
             owner = _FAMILY_OF_PREFIX.get(name.split("_")[0])
-            if section == "model" and owner in (None, family):
+            if section == "model" and (owner in (None, family) or family == OWN):
                 fields.append(path)
             if section == "coherence" and column.startswith("tc_"):
                 fields.append(path)

@@ -12,7 +12,10 @@ from replicate.data.example import FormatError, Record, parse
 from replicate.data.index import Index
 from replicate.data.labels import LabelStore
 from replicate.data.spec import DatasetSpec
-from replicate.data.tfrecord import RecordError, open_shard, read_payload
+from replicate.data.tfrecord import RecordError, Shard
+
+OPEN_SHARDS = 256  # at once; a process may commonly hold 1,024 files, and YouTube-8M has 3,844 shards
+CHANGED = "restore the file, or issue the command again with the same --data-dir to index it afresh"
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class RecordSource:
             reader: "native", or "tensorflow" to parse with the independent reader.
         """
         self.index, self.spec, self.frame_limit = index, spec, frame_limit
-        self._shards: dict[int, object] = {}
+        self._shards: dict[int, Shard] = {}
         self._parse = parse
         if reader == "tensorflow":
             from replicate.data.tensorflow_reader import parse as parse_with_tensorflow
@@ -66,19 +69,30 @@ class RecordSource:
         Raises:
             RecordError: the shard changed since it was indexed, or is damaged.
         """
-        number, offset = int(self.index.shard[row]), int(self.index.offset[row])
-        path = str(self.index.root / self.index.shards[number]["name"])
-        if number not in self._shards:
-            self._shards[number] = open_shard(path)
-        within = row - int(np.searchsorted(self.index.shard, number))
-        payload = read_payload(self._shards[number], path, within, offset)
+        number, offset = int(self.index.record[row]), int(self.index.offset[row])
+        shard = self._shard(int(self.index.shard[row]))
+        payload = shard.payload(number, offset)
         try:
             record = self._parse(self.spec, payload)
         except FormatError as error:
-            raise RecordError(path, within, offset, str(error)) from None
-        if record.id.encode() != self.index.ids[row]:
-            raise RecordError(path, within, offset, "is another video than when it was indexed; index the data again")
+            raise RecordError(shard.path, number, offset, str(error)) from None
+        if record.id.encode() != self.index.ids[row] or record.frames != self.index.frames[row]:
+            raise RecordError(shard.path, number, offset, f"is another video than when it was indexed; {CHANGED}")
         return record
+
+    def _shard(self, number: int) -> Shard:
+        """An open shard; of those, the one used longest ago makes room for a new one."""
+        shard = self._shards.pop(number, None)
+        if shard is None:
+            described = self.index.shards[number]
+            shard = Shard(self.index.root / described["name"])
+            if shard.size != described["bytes"]:
+                sizes = f"has {shard.size} bytes, and had {described['bytes']} when it was indexed"
+                raise RecordError(shard.path, None, None, f"{sizes}; {CHANGED}")
+            if len(self._shards) == OPEN_SHARDS:
+                self._shards.pop(next(iter(self._shards))).close()
+        self._shards[number] = shard
+        return shard
 
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(features, lengths) of the rows: modalities side by side, zero beyond each video's length."""

@@ -1,10 +1,12 @@
 """From a record's payload to id, labels and frames.
 
 A SequenceExample of these corpora holds each frame as one `Feature` message of constant size, so the frames of a
-modality lie in memory at a fixed stride and are a numpy view, without copying or walking them. The stride is verified
-against every frame's message header before it is trusted; where it does not hold, the protobuf parser reads the record.
+modality lie in memory at a fixed stride and are a numpy view, without copying or walking them. What stands before every
+frame is known from its width alone and is compared for all frames before the stride is trusted; where anything differs,
+the protobuf parser reads the record.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +18,10 @@ from replicate.data.spec import DatasetSpec
 
 class FormatError(ValueError):
     """The payload is not a record of the dataset; the message says what is wrong with it."""
+
+
+class _Irregular(Exception):  # noqa: N818 - a way out of the fast path, not an error
+    """The bytes are not of the shape that the fast path reads."""
 
 
 @dataclass(frozen=True)
@@ -60,111 +66,124 @@ def parse(spec: DatasetSpec, payload: bytes, strided: bool = True) -> Record:
 
 def check(spec: DatasetSpec, record: Record) -> None:
     """Hold a parsed record against the specification; FormatError says what differs."""
-    lengths = {feature.key: len(values) for feature, values in zip(spec.features, record.features, strict=True)}
-    if len(set(lengths.values())) > 1:
+    frames = record.frames
+    if any(len(values) != frames for values in record.features):
+        lengths = {feature.key: len(values) for feature, values in zip(spec.features, record.features, strict=True)}
         raise FormatError(f"modalities differ in length: {lengths} frames")
-    if record.frames == 0:
+    if frames == 0:
         raise FormatError("has zero frames")
-    if record.frames > spec.frame_limit:
-        raise FormatError(f"has {record.frames} frames, more than {spec.frame_limit}")
-    wrong = record.labels[(record.labels < 0) | (record.labels >= spec.label_count)]
-    if len(wrong):
-        raise FormatError(f"label {wrong[0]} is out of range 0..{spec.label_count - 1}")
+    if frames > spec.frame_limit:
+        raise FormatError(f"has {frames} frames, more than {spec.frame_limit}")
+    if not record.id or "\0" in record.id:
+        raise FormatError(f"its id {record.id!r} is empty or holds a zero byte")
+    for label in record.labels.tolist():
+        if not 0 <= label < spec.label_count:
+            raise FormatError(f"label {label} is out of range 0..{spec.label_count - 1}")
 
 
 def _parse_strided(spec: DatasetSpec, payload: bytes) -> Record | None:
-    """The fast path; None wherever the bytes are not exactly of the expected shape."""
+    """SequenceExample {1: context, 2: FeatureLists}; None wherever the bytes are not exactly of the expected shape."""
     try:
-        context = lists = None
-        for field, begin, end in _fields(payload, 0, len(payload)):
-            if field == 1 and context is None:
-                context = (begin, end)
-            elif field == 2 and lists is None:
-                lists = (begin, end)
-            else:
-                return None
-        if context is None or lists is None:
+        begin, end = _field(payload, 0, _FIRST)
+        lists, lists_end = _field(payload, end, _SECOND)
+        if lists_end != len(payload):
             return None
-        arrays = _strided_lists(payload, *lists)
-        features = tuple(arrays[feature.key] for feature in spec.features)
-        if any(values.shape[1] != feature.width for feature, values in zip(spec.features, features, strict=True)):
-            return None
-        video, labels = _context(spec, messages.Features.FromString(payload[context[0] : context[1]]))
-    except (IndexError, KeyError, DecodeError):
+        features = _strided_lists(spec, payload, lists, lists_end)
+        context = messages.Features.FromString(payload[begin:end])
+    except (_Irregular, IndexError, DecodeError):
         return None
-    return Record(video, labels, features)
+    return Record(*_context(spec, context.feature), features)
 
 
-def _strided_lists(payload: bytes, begin: int, end: int) -> dict[str, np.ndarray]:
+def _strided_lists(spec: DatasetSpec, payload: bytes, at: int, end: int) -> tuple[np.ndarray, ...]:
     """FeatureLists: map<string, FeatureList>; each entry is {1: key, 2: FeatureList {1: Feature, 1: Feature, ...}}."""
-    arrays = {}
-    for field, entry, entry_end in _fields(payload, begin, end):
-        parts = {number: span for number, *span in _fields(payload, entry, entry_end)}
-        if field != 1 or parts.keys() != {1, 2}:
-            raise KeyError("not a map entry")
-        key = payload[slice(*parts[1])].decode("ascii", "replace")
-        arrays[key] = _strided_frames(payload, *parts[2])
-    return arrays
+    headers, found = _headers(spec), {}
+    while at < end:
+        entry, at = _field(payload, at, _FIRST)
+        key, key_end = _field(payload, entry, _FIRST)
+        frames, frames_end = _field(payload, key_end, _SECOND)
+        name = payload[key:key_end]
+        if frames_end != at or name not in headers or name in found:
+            raise _Irregular
+        found[name] = _strided_frames(payload, frames, frames_end, *headers[name])
+    if at != end or len(found) != len(headers):
+        raise _Irregular
+    return tuple(found[name] for name in headers)
 
 
-def _strided_frames(payload: bytes, begin: int, end: int) -> np.ndarray:
-    """The frames of one FeatureList as a (frames, width) view: Feature {1: BytesList {1: bytes}}, all of equal size."""
-    if begin == end:
-        raise KeyError("no frames")
-    _, feature, feature_end = next(_fields(payload, begin, end))
-    _, values, values_end = next(_fields(payload, feature, feature_end))
-    _, data, data_end = next(_fields(payload, values, values_end))
-    stride = feature_end - begin
-    if not (feature_end == values_end == data_end) or (end - begin) % stride:
-        raise KeyError("frames are not at a fixed stride")
-    table = np.frombuffer(payload, np.uint8, end - begin, begin).reshape(-1, stride)
-    header = data - begin
-    if payload[begin] != 0x0A or payload[feature] != 0x0A or payload[values] != 0x0A:
-        raise KeyError("not bytes lists")
-    if (table[:, :header] != table[0, :header]).any():
-        raise KeyError("frames are not at a fixed stride")
-    return table[:, header:]
+def _strided_frames(payload: bytes, begin: int, end: int, header: bytes, width: int) -> np.ndarray:
+    """The frames of one FeatureList as a (frames, width) view, if each of them stands behind exactly `header`."""
+    stride = len(header) + width
+    frames, rest = divmod(end - begin, stride)
+    if rest or not frames:
+        raise _Irregular
+    headers = np.ndarray((frames,), f"V{len(header)}", payload, begin, (stride,))
+    if headers.tobytes() != header * frames:
+        raise _Irregular
+    return np.ndarray((frames, width), np.uint8, payload, begin + len(header), (stride, 1))
 
 
-def _fields(payload: bytes, begin: int, end: int):
-    """(field number, begin, end) of the length-delimited fields of a message; IndexError for anything else."""
-    while begin < end:
-        tag, begin = _varint(payload, begin)
-        if tag & 7 != 2:
-            raise IndexError("not a length-delimited field")
-        size, begin = _varint(payload, begin)
-        if begin + size > end:
-            raise IndexError("field runs over the end")
-        yield tag >> 3, begin, begin + size
-        begin += size
+@functools.cache
+def _headers(spec: DatasetSpec) -> dict[bytes, tuple[bytes, int]]:
+    """Per modality's key: what stands before a frame, Feature {1: BytesList {1: bytes}}, and the frame's width."""
+    headers = {}
+    for feature in spec.features:
+        innermost = _FIRST_TAG + _varint(feature.width)
+        middle = _FIRST_TAG + _varint(len(innermost) + feature.width) + innermost
+        outermost = _FIRST_TAG + _varint(len(middle) + feature.width) + middle
+        headers[feature.key.encode()] = outermost, feature.width
+    return headers
 
 
-def _varint(payload: bytes, at: int) -> tuple[int, int]:
-    byte = payload[at]
-    if byte < 0x80:
-        return byte, at + 1
-    value, shift = byte & 0x7F, 7
-    while byte >= 0x80:
-        at += 1
-        byte = payload[at]
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if shift > 63:
-            raise IndexError("varint too long")
-    return value, at + 1
+_FIRST, _SECOND = 1 << 3 | 2, 2 << 3 | 2  # tags of the length-delimited fields 1 and 2
+_FIRST_TAG = bytes([_FIRST])
 
 
-def _context(spec: DatasetSpec, features) -> tuple[str, np.ndarray]:
-    context = features.feature
-    if spec.id_key not in context or not context[spec.id_key].bytes_list.value:
-        raise FormatError(f"has no id (key {spec.id_key!r})")
+def _varint(value: int) -> bytes:
+    """Protobuf's encoding of a number: seven bits a byte, lowest first."""
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def _field(payload: bytes, at: int, tag: int) -> tuple[int, int]:
+    """(begin, end) of the length-delimited field at `at`, which must have this tag."""
+    if payload[at] != tag:
+        raise _Irregular
+    size = payload[at + 1]
+    at += 2
+    if size >= 0x80:
+        size, shift = size & 0x7F, 7
+        while True:
+            byte = payload[at]
+            at += 1
+            size |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                break
+            shift += 7
+            if shift > 63:
+                raise _Irregular
+    if at + size > len(payload):
+        raise _Irregular
+    return at, at + size
+
+
+def _context(spec: DatasetSpec, context) -> tuple[str, np.ndarray]:
+    """Id and labels out of a map<string, Feature>."""
+    ids = context[spec.id_key].bytes_list.value if spec.id_key in context else ()
+    if len(ids) != 1:
+        raise FormatError(f"has {f'{len(ids)} ids' if ids else 'no id'} (key {spec.id_key!r})")
     if spec.label_key not in context:
         raise FormatError(f"has no labels (key {spec.label_key!r})")
+    if context[spec.label_key].WhichOneof("kind") not in ("int64_list", None):
+        raise FormatError(f"its labels (key {spec.label_key!r}) are not integers")
+    labels = context[spec.label_key].int64_list.value
     try:
-        video = context[spec.id_key].bytes_list.value[0].decode("utf-8")
+        return ids[0].decode(), np.fromiter(labels, np.int64, len(labels))
     except UnicodeDecodeError:
         raise FormatError(f"its id (key {spec.id_key!r}) is not UTF-8 text") from None
-    return video, np.array(context[spec.label_key].int64_list.value, np.int64)
 
 
 def _parse_sequence(spec: DatasetSpec, payload: bytes) -> Record:
@@ -172,19 +191,18 @@ def _parse_sequence(spec: DatasetSpec, payload: bytes) -> Record:
         message = messages.SequenceExample.FromString(payload)
     except DecodeError:
         raise FormatError("is not a SequenceExample") from None
-    video, labels = _context(spec, message.context)
+    video, labels = _context(spec, message.context.feature)
     arrays = []
     for feature in spec.features:
         if feature.key not in message.feature_lists.feature_list:
             raise FormatError(f"has no frames under key {feature.key!r}")
-        frames = [
-            frame.bytes_list.value[0] if frame.bytes_list.value else b""
-            for frame in message.feature_lists.feature_list[feature.key].feature
-        ]
-        wrong = next((number for number, frame in enumerate(frames) if len(frame) != feature.width), None)
-        if wrong is not None:
-            raise FormatError(f"frame {wrong} of {feature.key!r} has {len(frames[wrong])} values, not {feature.width}")
-        arrays.append(np.frombuffer(b"".join(frames), np.uint8).reshape(len(frames), feature.width))
+        frames = [frame.bytes_list.value for frame in message.feature_lists.feature_list[feature.key].feature]
+        for number, frame in enumerate(frames):
+            if len(frame) != 1 or len(frame[0]) != feature.width:
+                found = f"{len(frame[0])} values" if len(frame) == 1 else f"{len(frame)} byte strings"
+                raise FormatError(f"frame {number} of {feature.key!r} has {found}, not {feature.width} values")
+        joined = b"".join(frame[0] for frame in frames)
+        arrays.append(np.frombuffer(joined, np.uint8).reshape(len(frames), feature.width))
     return Record(video, labels, tuple(arrays))
 
 
@@ -193,12 +211,13 @@ def _parse_example(spec: DatasetSpec, payload: bytes) -> Record:
         message = messages.Example.FromString(payload)
     except DecodeError:
         raise FormatError("is not an Example") from None
-    video, labels = _context(spec, message.features)
+    context = message.features.feature
+    video, labels = _context(spec, context)
     arrays = []
     for feature in spec.features:
-        if feature.key not in message.features.feature:
+        if feature.key not in context:
             raise FormatError(f"has no vector under key {feature.key!r}")
-        values = np.array(message.features.feature[feature.key].float_list.value, np.float32)
+        values = np.array(context[feature.key].float_list.value, np.float32)
         if len(values) != feature.width:
             raise FormatError(f"{feature.key!r} has {len(values)} values, not {feature.width}")
         if not np.isfinite(values).all():

@@ -1,12 +1,13 @@
 """Where every record of a corpus lies: shard, offset, length, frames, id and labels, as memory-mapped columns.
 
-Building reads every byte once: both CRCs of every record, its format, and each shard's SHA-256. One part per shard is
-written as it is done, so that a killed build goes on; the parts are then merged. Opening maps the columns and reads
-nothing.
+Building reads every shard: both CRCs of every record, its format, and the shard's SHA-256 while the system still has it
+in memory. One part per shard is written as it is done, so that a killed build goes on; the parts are then merged.
+Opening maps the columns and reads nothing.
 """
 
 import glob
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -18,11 +19,11 @@ import numpy as np
 
 from replicate.data.example import FormatError, Record, parse
 from replicate.data.spec import DatasetSpec
-from replicate.data.tfrecord import RecordError, iterate_records, open_shard
+from replicate.data.tfrecord import RecordError, iterate_records
 from replicate.errors import DataError
-from replicate.record import atomic_file, read_json, write_json
+from replicate.record import atomic_file, canonical_json, file_digest, read_json, write_json
 
-COLUMNS = ("shard", "offset", "frames", "ids", "label_offsets", "label_values")
+COLUMNS = ("shard", "record", "offset", "frames", "ids", "label_offsets", "label_values")
 _ENDS = 1 << 16
 
 
@@ -36,7 +37,8 @@ def find_shards(root: Path, patterns: list[str]) -> list[str]:
     for pattern in patterns:
         found = glob.glob(pattern, root_dir=root)
         if not found:
-            raise DataError(f"no file under {root} matches {pattern!r}; is --data-dir the folder that holds the dataset?")
+            remedy = "is --data-dir the folder that holds the dataset?"
+            raise DataError(f"no file under {root} matches {pattern!r}; {remedy}")
         names.update(found)
     return sorted(names)
 
@@ -79,8 +81,7 @@ def build_index(
         progress: called with (bytes done, bytes in all, message).
 
     Raises:
-        RecordError: the first unusable record beyond `max_corrupt`.
-        DataError: two records have the same id.
+        RecordError: the first unusable record beyond `max_corrupt`, or two records with the same id.
     """
     parts = out / "parts"
     parts.mkdir(parents=True, exist_ok=True)
@@ -91,40 +92,50 @@ def build_index(
         if not part.exists():
             columns, faults, checksum = _read_shard(spec, root, name, max_corrupt - len(skipped))
             with atomic_file(part) as file:
-                np.savez(file, **columns, faults=np.array(faults, dtype=object), sha256=np.array(checksum))
-        skipped += np.load(part, allow_pickle=True)["faults"].tolist()
+                np.savez(file, **columns, faults=np.array(canonical_json(faults)), sha256=np.array(checksum))
+        with np.load(part) as done:
+            skipped += json.loads(str(done["faults"]))
         if progress:
             progress(sum(sizes[: number + 1]), sum(sizes), name)
-    if len(skipped) > max_corrupt:
-        raise RecordError(*(skipped[max_corrupt][key] for key in ("file", "record", "offset", "reason")))
     table = _merge(parts, shards, sizes, out)
-    _refuse_duplicates(np.load(out / "ids.npy", mmap_mode="r"))
+    _refuse_duplicates(root, shards, {name: np.load(out / f"{name}.npy", mmap_mode="r") for name in COLUMNS})
     write_json(out / "index.json", {"dataset": spec.name, "shards": table, "skipped": skipped})
     shutil.rmtree(parts)
 
 
-def _read_shard(spec: DatasetSpec, root: Path, name: str, may_skip: int) -> tuple[dict[str, np.ndarray], list, str]:
-    offsets, frames, ids, labels, faults = [], [], [], [], []
+def _read_shard(
+    spec: DatasetSpec, root: Path, name: str, may_skip: int
+) -> tuple[dict[str, np.ndarray], list[dict[str, Any]], str]:
+    """(columns, skipped records, SHA-256) of one shard; RecordError when more than `may_skip` are unusable."""
+    records, offsets, frames, ids, labels, faults = [], [], [], [], [], []
     for record, (offset, payload) in enumerate(iterate_records(root / name)):
         found = examine(spec, str(root / name), record, offset, payload)
         if isinstance(found, RecordError):
             if len(faults) >= may_skip:
-                raise found
+                raise _beyond(found, len(faults))
             faults.append({"file": name, "record": record, "offset": offset, "reason": found.reason})
             continue
+        records.append(record)
         offsets.append(offset)
         frames.append(found.frames)
         ids.append(found.id.encode())
         labels.append(found.labels)
-    shard = open_shard(root / name)
     columns = {
+        "record": np.array(records, np.int32),
         "offset": np.array(offsets, np.int64),
         "frames": np.array(frames, np.int16),
         "ids": np.array(ids, dtype=bytes) if ids else np.zeros(0, "S1"),
         "label_counts": np.array([len(each) for each in labels], np.int64),
         "label_values": np.concatenate([*labels, np.zeros(0, np.int64)]).astype(np.int16),
     }
-    return columns, faults, hashlib.sha256(shard).hexdigest()
+    return columns, faults, file_digest(root / name)
+
+
+def _beyond(fault: RecordError, skipped: int) -> RecordError:
+    """The fault that is one too many, with the remedies."""
+    before = f" ({skipped} before it in this file were skipped)" if skipped else ""
+    remedy = "download the file again, list all faults with `replicate data verify`, or allow more by --max-corrupt"
+    return RecordError(fault.file, fault.record, fault.offset, f"{fault.reason}{before}; {remedy}")
 
 
 def examine(
@@ -140,33 +151,41 @@ def examine(
 
 
 def _merge(parts: Path, shards: list[str], sizes: list[int], out: Path) -> list[dict[str, Any]]:
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("shard", "offset", "frames", "ids", "counts", "values")}
+    stored = ("record", "offset", "frames", "ids", "label_counts", "label_values")
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("shard", *stored)}
     table = []
     for number, name in enumerate(shards):
-        with np.load(parts / f"{number:06d}.npz", allow_pickle=True) as part:
+        with np.load(parts / f"{number:06d}.npz") as part:
             count = len(part["offset"])
             columns["shard"].append(np.full(count, number, np.int32))
-            columns["offset"].append(part["offset"])
-            columns["frames"].append(part["frames"])
-            columns["ids"].append(part["ids"])
-            columns["counts"].append(part["label_counts"])
-            columns["values"].append(part["label_values"])
+            for column in stored:
+                columns[column].append(part[column])
             table.append({"name": name, "bytes": sizes[number], "sha256": str(part["sha256"]), "records": count})
-    label_offsets = np.concatenate([[0], np.cumsum(np.concatenate(columns.pop("counts")))]).astype(np.int64)
     merged = {name: np.concatenate(values) for name, values in columns.items()}
-    merged |= {"label_offsets": label_offsets, "label_values": merged.pop("values")}
+    merged["label_offsets"] = np.concatenate([[0], np.cumsum(merged.pop("label_counts"))]).astype(np.int64)
     for name, values in merged.items():
         with atomic_file(out / f"{name}.npy") as file:
             np.save(file, values)
     return table
 
 
-def _refuse_duplicates(ids: np.ndarray) -> None:
-    ordered = np.sort(ids)
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+def _refuse_duplicates(root: Path, shards: list[str], columns: dict[str, np.ndarray]) -> None:
+    """A video that occurs twice could be both trained and tested on; the later record is the fault."""
+    order = np.argsort(columns["ids"], kind="stable")
+    ordered = columns["ids"][order]
+    twice = np.flatnonzero(ordered[1:] == ordered[:-1])
     if len(twice):
-        message = f"the id {twice[0].decode()!r} occurs twice ({len(twice)} such records)"
-        raise DataError(f"{message}; a video must not be both trained and tested on, so remove the repeated shards")
+        row, earlier = int(order[twice + 1].min()), int(order[twice[order[twice + 1].argmin()]])
+        place = shards[columns["shard"][earlier]], columns["record"][earlier]
+        reason = repeated_id(columns["ids"][row].decode(), *place)
+        reason += f" ({len(twice)} such records); a video must have one role, so remove the repeated shards"
+        path = str(root / shards[columns["shard"][row]])
+        raise RecordError(path, int(columns["record"][row]), int(columns["offset"][row]), reason)
+
+
+def repeated_id(video: str, file: str, record: int) -> str:
+    """What is wrong with a record whose id another one has."""
+    return f"the id {video!r} occurs before, in {file}, record {record}"
 
 
 @dataclass(frozen=True)
@@ -177,6 +196,7 @@ class Index:
         root: folder that the shards' names are relative to.
         shards: one {"name", "bytes", "sha256", "records"} per shard.
         shard: (count,) int32, number of the row's shard.
+        record: (count,) int32, number of the row's record within its shard; skipped records have numbers too.
         offset: (count,) int64, byte at which the row's record begins.
         frames: (count,) int16.
         ids: (count,) fixed-width bytes.
@@ -187,6 +207,7 @@ class Index:
     root: Path
     shards: list[dict[str, Any]]
     shard: np.ndarray
+    record: np.ndarray
     offset: np.ndarray
     frames: np.ndarray
     ids: np.ndarray

@@ -72,7 +72,8 @@ def make_split(
         seed: names the order.
         train, tune, pool: counts of videos, shares of all videos, or "rest".
         draws, draw_size: number of test draws and videos in each (a share is one of the pool).
-        training_rows: where a dataset comes divided: train and tune are taken from these rows, the pool from all others.
+        training_rows: where a dataset comes divided: train and tune are taken from these rows, the pool from all
+            others.
 
     Raises:
         ConfigurationError: the amounts do not fit the corpus.

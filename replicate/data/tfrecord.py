@@ -1,11 +1,16 @@
 """TFRecord framing: length, its CRC, payload, its CRC. Every CRC is checked at every read.
 
-A record is: uint64 length, uint32 masked CRC32C of the length's bytes, payload, uint32 masked CRC32C of the payload, all
-little-endian. The mask rotates the CRC right by 15 bits and adds a constant.
+A record is: uint64 length, uint32 masked CRC32C of the length's bytes, payload, uint32 masked CRC32C of the payload;
+all little-endian. The mask rotates the CRC right by 15 bits and adds a constant.
+
+Shards are read by `pread`, not mapped into memory: a file that shrinks or a disk that fails is then an error with a
+sentence instead of a signal that kills the process, and the memory in use does not grow with what was read.
 """
 
-import mmap
+import os
+import re
 import struct
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +22,10 @@ HEADER, FOOTER = 12, 4
 _MASK_DELTA = 0xA282EAD8
 _LENGTH = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
+_WINDOW = 1 << 13  # bytes fetched at once: several short records, or the footer of a long one and the next header
+_SEARCHED = 1 << 20  # bytes looked through at once for the next header
+# Lengths below 2^24 but 0, wherever they stand: no record of these corpora is near 16 MB long.
+_LIKELY_LENGTH = re.compile(rb"(?=(?!\0\0\0)[\s\S]{3}\0{5})")
 
 
 class RecordError(DataError):
@@ -38,9 +47,9 @@ class RecordError(DataError):
         return type(self), (self.file, self.record, self.offset, self.reason)
 
 
-def masked_crc(data: bytes | memoryview) -> int:
+def masked_crc(data: bytes) -> int:
     """The masked CRC32C of some bytes, as TFRecord files store it."""
-    crc = google_crc32c.value(data if isinstance(data, bytes) else bytes(data))
+    crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
@@ -50,59 +59,121 @@ def frame(payload: bytes) -> bytes:
     return length + _CRC.pack(masked_crc(length)) + payload + _CRC.pack(masked_crc(payload))
 
 
-def open_shard(path: Path) -> mmap.mmap:
-    """Map a shard into memory.
+class Shard:
+    """An opened TFRecord file. Not for several threads at once.
+
+    Attributes:
+        path: as it was named.
+        size: bytes, when it was opened.
+    """
+
+    def __init__(self, path: Path | str):
+        """
+        Raises:
+            RecordError: the file is missing, empty, a folder, or may not be read.
+        """
+        self.path = str(path)
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY)
+            self.close = weakref.finalize(self, os.close, self._descriptor)
+            os.pread(self._descriptor, 1, 0)  # a folder can be opened, but not read
+        except OSError as error:
+            raise RecordError(self.path, None, None, f"cannot be read: {error.strerror}") from None
+        self.size = os.fstat(self._descriptor).st_size
+        self._window, self._begin = b"", 0
+        if self.size == 0:
+            raise RecordError(self.path, None, None, "the file is empty; download it again")
+
+    def payload(self, record: int, offset: int) -> bytes:
+        """The payload of the record that begins at `offset`, both CRCs checked; `record` is its number, for messages.
+
+        Raises:
+            RecordError: the record is truncated, a CRC does not match, or the disk fails.
+        """
+        return self._payload(record, offset, self._length(record, offset))
+
+    def records(self) -> Iterator[tuple[int, bytes | RecordError]]:
+        """(offset, payload) of every record, in order.
+
+        A record whose data CRC fails is yielded as its error, and reading goes on behind it, because its length is
+        known to be right. Behind a damaged length it goes on where the next header with a right CRC is found; what lies
+        between counts as one record.
+        """
+        offset = record = 0
+        while offset < self.size:
+            try:
+                length = self._length(record, offset)
+            except RecordError as error:
+                found = self._next_header(offset + 1)
+                going_on = f"; reading goes on at byte {found}" if found < self.size else ""
+                yield offset, RecordError(self.path, record, offset, error.reason + going_on)
+                offset = found
+            else:
+                try:
+                    item: bytes | RecordError = self._payload(record, offset, length)
+                except RecordError as error:
+                    item = error
+                yield offset, item
+                offset += HEADER + length + FOOTER
+            record += 1
+
+    def _length(self, record: int, offset: int) -> int:
+        remaining = self.size - offset
+        if remaining < HEADER:
+            fault = "is not a TFRecord file" if offset == 0 else "the file ends within a record's header (truncated)"
+            raise RecordError(self.path, record, offset, fault)
+        header = self._bytes(record, offset, HEADER)
+        length, crc = _LENGTH.unpack(header)
+        if masked_crc(header[:8]) != crc:
+            first = "is not a TFRecord file, or its first length is damaged"
+            fault = first if offset == 0 else "CRC of the length differs (flipped bits)"
+            raise RecordError(self.path, record, offset, fault)
+        if length > remaining - HEADER - FOOTER:
+            raise RecordError(self.path, record, offset, f"the file ends within a record of {length} bytes (truncated)")
+        return length
+
+    def _payload(self, record: int, offset: int, length: int) -> bytes:
+        payload = self._bytes(record, offset + HEADER, length)
+        if masked_crc(payload) != _CRC.unpack(self._bytes(record, offset + HEADER + length, FOOTER))[0]:
+            raise RecordError(self.path, record, offset, "CRC of the data differs (flipped bits)")
+        return payload
+
+    def _bytes(self, record: int, begin: int, size: int) -> bytes:
+        """Bytes of the file: out of the window if they are in it, else it moves there; what is larger is read alone."""
+        at = begin - self._begin
+        if at < 0 or at + size > len(self._window):
+            try:
+                found = os.pread(self._descriptor, max(size, _WINDOW), begin)
+            except OSError as error:
+                raise RecordError(self.path, record, begin, f"cannot be read: {error.strerror}") from None
+            if len(found) < size:
+                raise RecordError(self.path, record, begin, "the file has become shorter while it was read")
+            if size >= _WINDOW:
+                return found
+            self._window, self._begin, at = found, begin, 0
+        return self._window[at : at + size]
+
+    def _next_header(self, begin: int) -> int:
+        """Where the first header from `begin` on lies whose CRC is right and whose record ends within the file; the
+        file's size if there is none."""
+        while begin < self.size:
+            part = os.pread(self._descriptor, _SEARCHED + HEADER, begin)
+            for likely in _LIKELY_LENGTH.finditer(part, 0, _SEARCHED + 8):
+                at = likely.start()
+                if len(part) - at < HEADER:
+                    break
+                length, crc = _LENGTH.unpack_from(part, at)
+                fits = length <= self.size - begin - at - HEADER - FOOTER
+                if fits and masked_crc(part[at : at + 8]) == crc:
+                    return begin + at
+            begin += _SEARCHED
+        return self.size
+
+
+def iterate_records(path: Path) -> Iterator[tuple[int, bytes | RecordError]]:
+    """(offset, payload) of every record of a shard, in order; faulty records are yielded as their errors.
 
     Raises:
         RecordError: the file is missing, empty, a folder, or may not be read.
     """
-    try:
-        with open(path, "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError:
-        raise RecordError(str(path), None, None, "the file is empty; download it again") from None
-    except OSError as error:
-        raise RecordError(str(path), None, None, f"cannot be read: {error.strerror}") from None
-
-
-def read_payload(shard: mmap.mmap, path: str, record: int, offset: int) -> bytes:
-    """The payload of the record that begins at `offset`, both CRCs checked.
-
-    Raises:
-        RecordError: the record is truncated or a CRC does not match.
-    """
-    remaining = len(shard) - offset
-    if remaining < HEADER:
-        fault = "is not a TFRecord file" if offset == 0 else "the file ends within a record's header (truncated)"
-        raise RecordError(path, record, offset, fault)
-    length, crc = _LENGTH.unpack_from(shard, offset)
-    if masked_crc(shard[offset : offset + 8]) != crc:
-        fault = "is not a TFRecord file, or its first length is damaged" if offset == 0 else "CRC of the length differs"
-        raise RecordError(path, record, offset, fault)
-    if length > remaining - HEADER - FOOTER:
-        raise RecordError(path, record, offset, f"the file ends within a record of {length} bytes (truncated)")
-    begin = offset + HEADER
-    payload = shard[begin : begin + length]
-    if masked_crc(payload) != _CRC.unpack_from(shard, begin + length)[0]:
-        raise RecordError(path, record, offset, "CRC of the data differs (flipped bits)")
-    return payload
-
-
-def iterate_records(path: Path) -> Iterator[tuple[int, bytes | RecordError]]:
-    """(offset, payload) of every record of a shard, in order.
-
-    A record whose data CRC fails is yielded as its error and reading goes on behind it, because its length is known to
-    be right; after a damaged length nothing can be found any more, and that error ends the iteration.
-    """
-    shard = open_shard(path)
-    offset = record = 0
-    while offset < len(shard):
-        try:
-            item: bytes | RecordError = read_payload(shard, str(path), record, offset)
-        except RecordError as error:
-            item = error
-        yield offset, item
-        if isinstance(item, RecordError) and not item.reason.startswith("CRC of the data"):
-            return
-        offset += HEADER + _LENGTH.unpack_from(shard, offset)[0] + FOOTER
-        record += 1
+    return Shard(path).records()

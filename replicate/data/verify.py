@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from replicate.data.index import examine
+from replicate.data.index import examine, repeated_id
 from replicate.data.spec import DatasetSpec
 from replicate.data.tfrecord import RecordError, iterate_records
 
@@ -13,7 +13,7 @@ def verify(
 ) -> list[RecordError]:
     """Read all shards to their ends and list what is wrong.
 
-    After a damaged length the rest of that shard cannot be found; its error says so, and the next shard is read.
+    Behind a damaged length the next record is looked for; what lies between counts as one fault.
 
     Args:
         spec: the dataset that the shards should hold.
@@ -22,7 +22,7 @@ def verify(
         progress: called with (shards done, shards in all, name).
     """
     faults: list[RecordError] = []
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, int]] = {}
     for number, name in enumerate(shards):
         path = str(root / name)
         try:
@@ -31,10 +31,9 @@ def verify(
                 if isinstance(found, RecordError):
                     faults.append(found)
                 elif found.id in seen:
-                    reason = f"the id {found.id!r} occurs before, in {seen[found.id]}"
-                    faults.append(RecordError(path, record, offset, reason))
+                    faults.append(RecordError(path, record, offset, repeated_id(found.id, *seen[found.id])))
                 else:
-                    seen[found.id] = name
+                    seen[found.id] = name, record
         except RecordError as error:
             faults.append(error)
         if progress:
