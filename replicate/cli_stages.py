@@ -5,7 +5,7 @@ from collections.abc import Callable
 import click
 
 from replicate.columns import COLUMNS
-from replicate.command import Command, chosen_columns, model_option, shared_options
+from replicate.command import Command, chosen_columns, known_column, model_option, shared_options
 from replicate.errors import ConfigurationError
 from replicate.stages import Job
 
@@ -24,7 +24,7 @@ def column_verb(name: str, summary: str, job: Callable[[Command, str, int], Job]
     """A verb for a stage that has a job per column and seed."""
 
     def run(command: Command, model: str | None) -> None:
-        if model and not eligible(model):
+        if model and not eligible(known_column(command.profile, model)):
             raise ConfigurationError(f"{COLUMNS[model].title} has nothing to {name}; choose another --model")
         columns = [model] if model else [column for column in command.profile.run.columns if eligible(column)]
         seeds = command.profile.training.seeds

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+OWN = "own"
+
 
 @dataclass(frozen=True)
 class Column:
@@ -11,7 +13,8 @@ class Column:
     Attributes:
         slug: name on the command line and in files.
         title: name as printed in the paper.
-        family: the baseline architecture that it builds on; an ensemble has none.
+        family: the baseline architecture that it builds on; OWN for a column that is not the paper's; an ensemble has
+            none.
         baseline: slug of the column that its increment refers to (the preceding one); None for baselines.
         members: slugs of the columns that an ensemble averages.
     """
@@ -30,11 +33,19 @@ class Column:
     @property
     def explained(self) -> bool:
         """Whether the column has attention over frames or temporal kernels to show."""
-        return self.slug in ("rnn_attn", "tm") or (self.trained and self.baseline is not None)
+        return self.slug in ("rnn_attn", "tm") or self.family == OWN or (self.trained and self.baseline is not None)
+
+
+class _Columns(dict[str, Column]):
+    """The paper's columns; by any other slug, a column of one's own, as a profile's `run.own_columns` names them. Its
+    title is its slug, and tc_x refers its increment to x."""
+
+    def __missing__(self, slug: str) -> Column:
+        return Column(slug, slug, OWN, baseline=slug[3:] if slug.startswith("tc_") else None)
 
 
 # "Base-Ens: all baseline models" is read as the three that TC-Ens has a coherent form of (erratum 26).
-COLUMNS = {
+COLUMNS = _Columns({
     column.slug: column
     for column in (
         Column("dnn", "DNN", "dnn"),
@@ -48,7 +59,7 @@ COLUMNS = {
         Column("base_ens", "Base-Ens", members=("rnn_attn", "netv", "tm")),
         Column("tc_ens", "TC-Ens", baseline="base_ens", members=("tc_rnn", "tc_netv", "tc_tm")),
     )
-}
+})
 
 # The LSTM that aggregates frames for the DNN column: trained once, never printed.
 AGGREGATOR = "dnn_lstm"
@@ -66,4 +77,10 @@ def with_needs(columns: Iterable[str]) -> tuple[str, ...]:
     while found - wanted:
         wanted |= found
         found = {need for slug in wanted for need in (COLUMNS[slug].baseline, *COLUMNS[slug].members) if need}
-    return tuple(slug for slug in COLUMNS if slug in wanted)
+    return in_table_order(wanted)
+
+
+def in_table_order(columns: Iterable[str]) -> tuple[str, ...]:
+    """The paper's columns as in Table 1, then one's own by name."""
+    columns = set(columns)
+    return (*(slug for slug in COLUMNS if slug in columns), *sorted(columns - COLUMNS.keys()))

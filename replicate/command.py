@@ -100,7 +100,7 @@ scheduler_option = click.option(
     "--scheduler", metavar="ADDRESS", help="Use a running Dask cluster, e.g. tcp://host:8786, instead of starting one."
 )
 model_option = click.option(
-    "--model", type=click.Choice(list(COLUMNS)), help="Only this column and what it is compared with."
+    "--model", metavar="COLUMN", help="Only this column, e.g. tc_rnn, and what it is compared with."
 )
 results_option = click.option(
     "--results", metavar="DIR", help="Use the records of every profile under DIR instead of a run's; needs no run."
@@ -109,7 +109,22 @@ results_option = click.option(
 
 def chosen_columns(profile: Profile, model: str | None) -> tuple[str, ...]:
     """The profile's columns, or one model with its baseline and, for an ensemble, its members."""
-    return with_needs([model]) if model else profile.run.columns
+    if not model:
+        return profile.run.columns
+    known = {*COLUMNS, *profile.run.own_columns}
+    return tuple(column for column in with_needs([known_column(profile, model)]) if column in known)
+
+
+def known_column(profile: Profile, model: str) -> str:
+    """The column that --model names.
+
+    Raises:
+        ConfigurationError: neither the paper nor the profile has it.
+    """
+    known = [*COLUMNS, *profile.run.own_columns]
+    if model not in known:
+        raise ConfigurationError(f"--model {model}: there is no such column; known: {', '.join(known)}")
+    return model
 
 
 def result_folders(command: Command, results: str | None) -> list[Path]:

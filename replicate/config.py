@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
+from replicate.columns import COLUMNS
 from replicate.errors import ConfigurationError
 
 Count = Annotated[int, Field(ge=1)]
@@ -26,9 +27,6 @@ def _check_amount(value: Any) -> int | float | str:
 
 
 Amount = Annotated[int | float | str, pydantic.PlainValidator(_check_amount)]
-
-COLUMNS = ("dnn", "rnn", "rnn_attn", "tc_rnn", "netv", "tc_netv", "tm", "tc_tm", "base_ens", "tc_ens")
-
 
 class Section(pydantic.BaseModel):
     """A table of a profile. Unknown keys and wrong types are errors; values never change after loading."""
@@ -67,7 +65,7 @@ class SplitConfig(Section):
     draw_size: Amount = 1_600  # a share is one of the pool
 
 
-# Sizes that reproduce the megabytes of Table 2; the paper's unit is not known, and decides between them (facts, section D).
+# Sizes that reproduce the megabytes of Table 2; the paper's unit, which decides between them, is unknown (facts, D).
 PRESETS: dict[str, dict[str, Any]] = {
     "C": {},
     "A": {
@@ -107,12 +105,14 @@ class ModelConfig(Section):
     transformer_layers: Count = 2
     transformer_positions: Literal["sinusoidal", "none"] = "sinusoidal"
     transformer_pooling: Literal["mean", "token", "query"] = "mean"  # token: a learned one, as BERT's CLS
+    mask: bool = True  # false: padding to the frame limit takes part, as the literal "padded 0 frames" (erratum 24)
 
     @pydantic.model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: Any) -> Any:
         preset = values.get("preset") if isinstance(values, dict) else None
-        return {**PRESETS[preset], **values} if preset in PRESETS else values
+        known = isinstance(preset, str) and preset in PRESETS
+        return {**PRESETS[preset], **values} if known else values
 
 
 class CoherenceConfig(Section):
@@ -163,12 +163,24 @@ class TimingConfig(Section):
 class RunConfig(Section):
     """What is run, and on what."""
 
-    columns: Annotated[tuple[Literal[COLUMNS], ...], Field(min_length=1)] = COLUMNS
+    own_columns: tuple[Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")], ...] = ()  # built in replicate/models.py
+    columns: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(COLUMNS)  # loading adds the own ones
     engine: Literal["dask", "inline"] = "dask"
     workers: Annotated[int, Field(ge=0)] = 0  # worker processes; 0: as many as cores / threads_per_job
     threads_per_job: Count = 1
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["float32", "bfloat16"] = "float32"
+
+    @pydantic.field_validator("columns")
+    @classmethod
+    def _know_columns(cls, columns: tuple[str, ...], info: pydantic.ValidationInfo) -> tuple[str, ...]:
+        own = info.data.get("own_columns", ())
+        known = [*COLUMNS, *own]
+        for slug in columns:
+            if slug not in known:
+                hint = _did_you_mean(slug, known)
+                raise ValueError(f"there is no column {slug!r}{hint}; known: {', '.join(known)}")
+        return tuple(dict.fromkeys((*columns, *own)))
 
 
 class Profile(Section):

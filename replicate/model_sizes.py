@@ -87,8 +87,8 @@ def listing(profile: Profile, preset: str | None = None, as_json: bool = False) 
         "column", "parameters", "MB", "MiB", f"paper, in {unit}", "difference", "MB to run", "MiB to run", "GFLOP",
     )  # fmt: skip
     notes = (
-        "MB is 10^6 bytes of float32 weights, MiB 2^20. The DNN is counted without the LSTM that feeds it, which it needs "
-        "to run;\nan ensemble is the sum of its members. "
+        "MB is 10^6 bytes of float32 weights, MiB 2^20. The DNN is counted without the LSTM that feeds it, which it "
+        "needs to run;\nan ensemble is the sum of its members. "
         f"GFLOP: forward, one video of {limit} frame{'s' * (limit > 1)}, all that is needed to run."
     )
     return tabulate(table, headers, disable_numparse=True, colalign=("left", *["right"] * 8)) + f"\n\n{notes}"
@@ -149,15 +149,16 @@ def _widths(column: str, profile: Profile) -> tuple[int, ...]:
 @functools.cache
 def _skeleton(column: str, profile: Profile) -> nn.Module:
     with torch.device("meta"):
-        inputs = profile.model, profile.coherence, _widths(column, profile), node_count(profile)
-        return models.build(column, *inputs, seed=0).eval()
+        inputs = _widths(column, profile), node_count(profile), 0, profile.dataset.frame_limit
+        return models.build(column, profile.model, profile.coherence, *inputs).eval()
 
 
 def _weight(column: str, profile: Profile, to_run: bool = False) -> int:
     """Floating-point values of a model's weights file; to run, the LSTM that feeds the DNN needs no head of its own."""
-    model = _skeleton(column, profile)
-    state = (model.recurrent if to_run and column == AGGREGATOR else model).state_dict()
-    return sum(tensor.numel() for tensor in state.values() if tensor.is_floating_point())
+    headless = to_run and column == AGGREGATOR
+    state = _skeleton(column, profile).state_dict()
+    kept = (tensor for name, tensor in state.items() if not (headless and "head" in name.split(".")))
+    return sum(tensor.numel() for tensor in kept if tensor.is_floating_point())
 
 
 def _forward_flop(column: str, profile: Profile) -> int:

@@ -11,6 +11,7 @@ import tc
 from baselines.head import VectorHead
 from baselines.initialisation import initialise
 from baselines.netvlad import NetVLAD
+from baselines.padded import PaddedInput
 from baselines.rnn import AttentionRNN, RecurrentClassifier
 from baselines.transformer import Transformer
 from replicate.columns import AGGREGATOR
@@ -90,7 +91,11 @@ def _tc_rnn(request: Request) -> nn.Module:
 
 
 def _gru_inputs(request: Request) -> int:
-    return request.widths[0] if request.model.gru_features == "rgb" else sum(request.widths)
+    if request.model.gru_features == "all":
+        return sum(request.widths)
+    if len(request.widths) < 2:
+        raise ConfigurationError("model.gru_features = 'rgb', but the dataset has one modality; give 'all'")
+    return request.widths[0]
 
 
 def _netv(request: Request, **hooks: nn.Module) -> nn.Module:
@@ -116,7 +121,8 @@ def _tm(request: Request, **hooks: tuple[nn.Module, ...]) -> nn.Module:
             f"model.transformer_heads = {model.transformer_heads}"
         )
     sizes = model.transformer_width, model.transformer_heads, model.transformer_feedforward, model.transformer_layers
-    return Transformer(sum(request.widths), *sizes, *request.ends, **hooks)
+    choices = {"positions": model.transformer_positions, "pooling": model.transformer_pooling}
+    return Transformer(sum(request.widths), *sizes, *request.ends, **choices, **hooks)
 
 
 def _tc_tm(request: Request) -> nn.Module:
@@ -141,7 +147,13 @@ BUILDERS: dict[str, Callable[[Request], nn.Module]] = {
 
 
 def build(
-    column: str, model: ModelConfig, coherence: CoherenceConfig, widths: tuple[int, ...], nodes: int, seed: int
+    column: str,
+    model: ModelConfig,
+    coherence: CoherenceConfig,
+    widths: tuple[int, ...],
+    nodes: int,
+    seed: int,
+    frame_limit: int,
 ) -> nn.Module:
     """An untrained model whose weights are a function of the seed and their own names.
 
@@ -151,15 +163,22 @@ def build(
         widths: values per frame of each modality, e.g. (1024, 128).
         nodes: size of the taxonomy.
         seed: names the initial weights.
+        frame_limit: frames of the longest video, to which all are padded if nothing is masked.
 
     Raises:
-        ConfigurationError: an option does not fit.
+        ConfigurationError: an option does not fit, or nothing builds such a column.
     """
+    if column not in BUILDERS:
+        raise ConfigurationError(
+            f"nothing in replicate/models.py builds the column {column!r}; add a line to BUILDERS, or take it out of "
+            "run.own_columns"
+        )
     if coherence.kernel_size % 2 == 0:
         raise ConfigurationError(
             f"coherence.kernel_size = {coherence.kernel_size} must be odd, to be centred on a frame"
         )
-    return BUILDERS[column](Request(model, coherence, widths, nodes, seed))
+    built = BUILDERS[column](Request(model, coherence, widths, nodes, seed))
+    return built if model.mask or column == "dnn" else PaddedInput(built, frame_limit)
 
 
 def kernels(model: nn.Module) -> dict[str, np.ndarray]:

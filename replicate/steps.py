@@ -188,7 +188,8 @@ class Corpus:
 
         profile = step.profile
         seed = step.job.parameters.get("seed", profile.training.seeds[0])
-        return models.build(step.column, profile.model, profile.coherence, self.widths, self.labels.nodes, seed)
+        sizes = self.widths, self.labels.nodes, seed, profile.dataset.frame_limit
+        return models.build(step.column, profile.model, profile.coherence, *sizes)
 
 
 def np_load(path: Path) -> Any:

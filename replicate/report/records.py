@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from replicate.columns import COLUMNS, Column, pairs
+from replicate.columns import COLUMNS, Column, in_table_order, pairs
 from replicate.errors import MissingResult
 from replicate.schema import (
     Cell,
@@ -74,7 +74,7 @@ class Records:
     @property
     def columns(self) -> list[Column]:
         """The run's columns, in the order of the table."""
-        return [COLUMNS[slug] for slug in COLUMNS if slug in self.run.columns]
+        return [COLUMNS[slug] for slug in in_table_order(self.run.columns)]
 
     @property
     def label(self) -> str:
