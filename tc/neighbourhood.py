@@ -1,53 +1,93 @@
-"""The exact forms of temporal coherence: Eqs. 2-6 and 8 of the paper, without parameters."""
+"""The exact forms of temporal coherence: Eqs. 2-6 and 8 of the paper."""
 
 import torch
 from torch import Tensor, nn
 
-_EPSILON = 1e-12  # keeps the gradient of a norm finite at identical frames
+from tc.boundaries import distances, unbroken
 
 
 class NeighbourhoodSum(nn.Module):
-    """s'_i = s_i + sum over 0 < |i - j| <= L of z_ij exp(-||f_i - f_j||) s_j.
+    """s'_i = s_i + sum over 0 < |i - j| <= L of z_ij exp(sign ||f_i - f_j||) s_j.
 
-    s are assignment logits (NetVLAD, Eqs. 2, 3, 6) or attention energies (RNN, Eqs. 4, 5, 8); the softmax that follows
-    is the model's. z_ij = 1 unless given (Eq. 3).
+    The softmax that follows is the model's: over clusters for NetVLAD's assignment logits, over valid frames for
+    attention energies (erratum 2). Written with a product of exponentials, as the paper does, this is
+
+    | equation | s | f | options |
+    |---|---|---|---|
+    | 2 | q (assignment logits) | x (frames) | sign=+1 (as printed) |
+    | 3 | q | x | sign=+1, a boundary |
+    | 4 | e (attention energies) | h (states) | the default |
+    | 5 | e | h | sign=+1 |
+    | 6 | q | x | the default |
+    | 8 | e | h | include_self=True |
+
+    In a Transformer, logits summed over neighbouring keys are logits of summed keys: s = f = keys, one group per head.
     """
 
-    def __init__(self, reach: int = 2, sign: int = -1, include_self: bool = False, normalise: bool = False):
+    def __init__(
+        self,
+        reach: int = 2,
+        sign: int = -1,
+        include_self: bool = False,
+        normalise: bool = False,
+        boundary: float | nn.Module = 1.0,
+        groups: int = 1,
+    ):
         """
         Args:
             reach: L, frames on each side.
             sign: -1, or +1 for the exponent as Eqs. 2, 3 and 5 print it, which grows with distance (erratum 1).
             include_self: i is its own neighbour, as in Eq. 8 (erratum 4): s_i counts twice.
-            normalise: divide by 1 + the sum of the weights, to smooth without sharpening (erratum 8).
+            normalise: divide by the sum of the weights, to smooth without sharpening (erratum 8).
+            boundary: z_ij: one value for all pairs, or a detector, (batch, time, width) -> (batch, time - 1)
+                (erratum 43).
+            groups: equal parts of the channels and of the features, each with weights of its own.
+
+        Raises:
+            ValueError: an argument is out of range.
         """
         super().__init__()
-        if reach < 0 or sign not in (-1, 1):
-            raise ValueError(f"reach must be 0 or more and sign -1 or +1, not {reach} and {sign}")
+        if reach < 0 or sign not in (-1, 1) or groups < 1:
+            raise ValueError(f"reach must be 0 or more, sign -1 or +1, groups 1 or more; not {reach}, {sign}, {groups}")
         self.reach, self.sign, self.include_self, self.normalise = reach, sign, include_self, normalise
+        self.boundary, self.groups = boundary, groups
 
-    def forward(self, values: Tensor, features: Tensor, mask: Tensor, boundary: Tensor | None = None) -> Tensor:
+    def forward(
+        self, values: Tensor, features: Tensor, mask: Tensor | None = None, boundary: Tensor | None = None
+    ) -> Tensor:
         """
         Args:
             values: (batch, time, channels) logits s.
             features: (batch, time, width) f, whose distances weigh the neighbours.
-            mask: (batch, time) bool, true for valid frames.
-            boundary: (batch, time, 2 L) z for neighbours i-L .. i-1, i+1 .. i+L, in [0, 1]; None: all 1.
+            mask: (batch, time) bool, true for valid frames; None: all are.
+            boundary: (batch, time, L) z of this batch instead of the layer's own: at [i, o - 1] for frames i and i + o.
 
         Returns:
-            (batch, time, channels).
+            (batch, time, channels), of the type of `values`.
         """
-        total = torch.full_like(values[..., :1], 1.0 + self.include_self)
-        summed = values * (1.0 + self.include_self)
+        if mask is None:
+            mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+        if boundary is None and isinstance(self.boundary, nn.Module):
+            boundary = unbroken(self.boundary(features), self.reach)
+        grouped = values.unflatten(-1, (self.groups, -1))  # (batch, time, groups, channels of one)
+        parts = features.unflatten(-1, (self.groups, -1))
+        own = 1.0 + self.include_self
+        summed, total = grouped * own, torch.full_like(grouped[..., :1], own)
         for offset in range(1, min(self.reach, values.shape[1] - 1) + 1):
-            squares = (features[:, offset:] - features[:, :-offset]).square().sum(dim=-1)
-            weight = torch.exp(self.sign * (squares + _EPSILON).sqrt()) * (mask[:, offset:] & mask[:, :-offset])
-            earlier = later = weight.unsqueeze(-1)  # of neighbour i - offset, seen from i; of i + offset, seen from i
-            if boundary is not None:
-                earlier = earlier * boundary[:, offset:, self.reach - offset, None]
-                later = later * boundary[:, :-offset, self.reach + offset - 1, None]
-            ends = (0, 0, offset, 0), (0, 0, 0, offset)
-            summed = summed + nn.functional.pad(earlier * values[:, :-offset], ends[0])
-            summed = summed + nn.functional.pad(later * values[:, offset:], ends[1])
-            total = total + nn.functional.pad(earlier, ends[0]) + nn.functional.pad(later, ends[1])
-        return summed / total if self.normalise else summed
+            weight = self._weight(parts, mask, boundary, offset).to(values.dtype)
+            earlier, later = (0, 0, 0, 0, offset, 0), (0, 0, 0, 0, 0, offset)  # time is the third axis from the end
+            summed = summed + nn.functional.pad(weight * grouped[:, :-offset], earlier)
+            summed = summed + nn.functional.pad(weight * grouped[:, offset:], later)
+            if self.normalise:
+                total = total + nn.functional.pad(weight, earlier) + nn.functional.pad(weight, later)
+        return (summed / total if self.normalise else summed).flatten(-2)
+
+    def _weight(self, parts: Tensor, mask: Tensor, boundary: Tensor | None, offset: int) -> Tensor:
+        """(batch, time - offset, groups, 1): what frames i and i + offset count to each other."""
+        z = self.boundary if boundary is None else boundary[:, :-offset, offset - 1, None]
+        both = (mask[:, offset:] & mask[:, :-offset]).unsqueeze(-1)
+        return (torch.exp(self.sign * distances(parts, offset)) * (z * both)).unsqueeze(-1)
+
+    def extra_repr(self) -> str:
+        options = ("reach", "sign", "include_self", "normalise", "groups")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in options)

@@ -1,0 +1,83 @@
+"""Scene boundaries: where temporal coherence should stop (z of Eq. 3, the segments of Eq. 1).
+
+A detector says for every step from one frame to the next how much the scene goes on: 1 for no boundary, 0 for a
+boundary, or between. The paper names learned variables and a pre-trained detector, and reports neither (erratum 43).
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def distances(features: Tensor, offset: int) -> Tensor:
+    """(batch, time - offset, ...): ||f_i - f_(i + offset)||_2 over the last axis, at least in float32.
+
+    The gradient at identical frames is 0.
+    """
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    return torch.linalg.vector_norm(features[:, offset:] - features[:, :-offset], dim=-1)
+
+
+def unbroken(continuity: Tensor, reach: int) -> Tensor:
+    """z_ij of Eq. 3: whether no boundary lies within [i, j].
+
+    Args:
+        continuity: (batch, time - 1) in [0, 1], floating, whether frame t + 1 goes on from frame t.
+        reach: L, the largest distance of two neighbours.
+
+    Returns:
+        (batch, time, reach): at [i, o - 1] the product over the steps from i to i + o; 0 beyond the last frame.
+    """
+    steps = nn.functional.pad(continuity, (0, reach))  # (batch, time - 1 + reach)
+    time = continuity.shape[1] + 1
+    return torch.stack([steps[:, offset : offset + time] for offset in range(reach)], dim=-1).cumprod(dim=-1)
+
+
+class DistanceDetector(nn.Module):
+    """A step is a boundary when its frames are farther apart than a threshold."""
+
+    def __init__(self, threshold: float):
+        """
+        Args:
+            threshold: a distance ||f_t - f_(t+1)||_2, in the units of the features.
+        """
+        super().__init__()
+        self.threshold = threshold
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, time, width) -> (batch, time - 1) of 0 and 1. Has no gradient."""
+        steps = distances(features, 1)
+        return (steps <= self.threshold).to(steps.dtype)
+
+    def extra_repr(self) -> str:
+        return f"threshold={self.threshold}"
+
+
+class LearnedGate(nn.Module):
+    """A step goes on by sigmoid(sharpness * (threshold - distance)), with both scalars learned.
+
+    A large sharpness makes it the DistanceDetector.
+
+    Attributes:
+        threshold, sharpness: scalars.
+    """
+
+    def __init__(self, threshold: float = 1.0):
+        """
+        Args:
+            threshold: where it starts, in the units of the features; the sharpness starts at 1.
+        """
+        super().__init__()
+        self.start = threshold
+        self.threshold = nn.Parameter(torch.empty(()))
+        self.sharpness = nn.Parameter(torch.empty(()))
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Back to the start; nothing is drawn."""
+        with torch.no_grad():
+            self.threshold.fill_(self.start)
+            self.sharpness.fill_(1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, time, width) -> (batch, time - 1) in (0, 1)."""
+        return torch.sigmoid(self.sharpness * (self.threshold - distances(features, 1)))
