@@ -5,7 +5,10 @@ generator; they mean nothing. Equal arguments give equal bytes.
 """
 
 import csv
+import functools
 import hashlib
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +71,17 @@ def write_fixture(
         gain: what multiplies the paper's increments; 0 makes coherence do nothing, -1 harm.
         without_level: a level at which no metric is defined, e.g. "3".
     """
-    records = folder / "records"
+    made = _made(columns, seeds, data, gain, without_level)
+    shutil.copytree(made, folder / "records", dirs_exist_ok=True)
+    return folder
+
+
+_TEMPORARY = tempfile.TemporaryDirectory(prefix="record_fixtures.")
+
+
+@functools.cache  # writing flushes every file to the disk, copying does not
+def _made(columns: tuple[str, ...], seeds: tuple[int, ...], data: str, gain: float, without_level: str | None) -> Path:
+    records = Path(tempfile.mkdtemp(dir=_TEMPORARY.name))
     write_record(records / "run.json", run_record(columns, seeds, data))
     for column in columns:
         for seed in seeds:
@@ -84,7 +97,7 @@ def write_fixture(
         write_record(records / f"train-{AGGREGATOR}-{seeds[0]}.json", train_record(AGGREGATOR, seeds[0]))
         write_record(records / f"time-{AGGREGATOR}.json", time_record(AGGREGATOR, PROFILES[data]))
     write_record(records / "compare.json", compare_record(columns, seeds, gain, without_level))
-    return folder
+    return records
 
 
 def paper_cells() -> dict[tuple[str, str, str], float]:

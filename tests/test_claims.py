@@ -1,0 +1,464 @@
+"""Claims: verdicts follow the rules and nothing else, each claim can come out either way, and gaps are named."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from record_fixtures import write_fixture
+from scipy import stats
+
+import tc
+from replicate.columns import COLUMNS
+from replicate.evaluate.protocol import load_protocol
+from replicate.record import read_json, write_json
+from replicate.report import card, claims, claims_mathematics, claims_training, contrast
+from replicate.report.claims_gains import PAIRS
+from replicate.report.contrast import Estimate, summarise
+from replicate.report.records import Records
+from replicate.report.verdicts import (
+    INCONCLUSIVE,
+    REFUTED,
+    SUPPORTED,
+    UNTESTABLE,
+    VERDICTS,
+    Part,
+    judge_parts,
+    verdict_of,
+)
+from replicate.schema import HEADLINE
+
+GAINS = [f"gain-{column.removeprefix('tc_')}-{m.lower().replace('@', '')}" for column, _ in PAIRS for m in HEADLINE]
+
+
+def judged(folder):
+    return {result.name: result for result in claims.judge(folder)}
+
+
+def edit(folder, pattern, change):
+    """Change records as plain values; `change(record)` works in place."""
+    paths = list((folder / "records").glob(pattern))
+    assert paths
+    for path in paths:
+        record = read_json(path)
+        change(record)
+        write_json(path, record)
+
+
+def shift(folder, column, amount, metrics=HEADLINE, levels=("overall",)):
+    """Move a column's scores on every draw."""
+
+    def change(record):
+        for cell in record["cells"]:
+            if cell["metric"] in metrics and cell["level"] in levels:
+                cell["draws"] = [value + amount for value in cell["draws"]]
+                cell["mean"] += amount
+
+    edit(folder, f"evaluate-{column}-*.json", change)
+
+
+def part(low, high, paper=None, slack=0.0, wide=None):
+    return Part("x", Estimate((low + high) / 2, (low, high), wide or (low, high), None, ""), paper, slack)
+
+
+# the rules
+
+
+@pytest.mark.parametrize(
+    ("interval", "paper", "verdict"),
+    [
+        ((0.1, 0.3), 0.2, SUPPORTED),
+        ((0.1, 0.3), 0.9, SUPPORTED),  # the sign is the claim; the evidence names the size
+        ((-0.1, 0.3), 0.2, INCONCLUSIVE),
+        ((-0.1, 0.1), 0.2, REFUTED),
+        ((-0.3, -0.1), 0.2, REFUTED),
+        ((-0.3, -0.1), None, REFUTED),
+        ((-0.3, 0.1), None, INCONCLUSIVE),
+        ((0.0, 0.3), 0.2, INCONCLUSIVE),
+    ],
+)
+def test_rule_for_one_effect(interval, paper, verdict):
+    assert verdict_of(part(*interval, paper)) == verdict
+
+
+def test_rounding_of_the_paper_is_given_the_benefit():
+    assert verdict_of(part(-0.1, 0.19, paper=0.2)) == REFUTED
+    assert verdict_of(part(-0.1, 0.19, paper=0.2, slack=0.02)) == INCONCLUSIVE
+
+
+def test_many_parts_refute_by_the_wide_interval_only():
+    assert verdict_of(part(-0.3, -0.1, None, wide=(-0.5, 0.1))) == INCONCLUSIVE
+
+
+def test_without_an_interval_nothing_is_decided():
+    assert verdict_of(Part("x", Estimate(1.0, None, None, None, ""), 1.0)) == INCONCLUSIVE
+
+
+def test_all_parts_must_be_supported_and_the_deciding_one_is_shown():
+    good, unsure, bad = part(1, 2), part(-1, 2, 1.5), part(-3, -2, 1.5)
+    assert judge_parts([good, good]).verdict == SUPPORTED
+    assert judge_parts([good, unsure]).verdict == INCONCLUSIVE
+    assert judge_parts([good, unsure]).interval == (-1, 2)
+    assert judge_parts([good, unsure, bad]).verdict == REFUTED
+    assert judge_parts([good, unsure, bad]).interval == (-3, -2)
+
+
+# intervals
+
+
+def test_interval_over_draws_is_a_t_interval():
+    values = np.random.default_rng(0).normal(1, 0.1, (1, 5))
+    oracle = stats.ttest_1samp(values[0], 0).confidence_interval(0.95)
+    assert summarise(values).interval == pytest.approx((oracle.low, oracle.high))
+
+
+def test_interval_spans_draws_and_seeds_whichever_is_wider():
+    seeds = np.array([[1.0], [1.2], [1.4]])
+    by_seed = summarise(np.repeat(seeds, 5, axis=1)).interval
+    oracle = stats.ttest_1samp(seeds[:, 0], 0).confidence_interval(0.95)
+    assert by_seed == pytest.approx((oracle.low, oracle.high))
+    draws = np.random.default_rng(1).normal(1, 1, (1, 5))
+    one = summarise(draws)
+    assert summarise(np.repeat(draws, 3, axis=0)).interval == pytest.approx(one.interval)
+    assert (one.noise, summarise(np.repeat(draws, 3, axis=0)).noise) == (
+        "test videos",
+        "test videos and training seeds",
+    )
+
+
+def test_more_parts_and_overlapping_draws_widen():
+    values = np.random.default_rng(2).normal(size=(1, 5))
+    plain = summarise(values)
+    assert summarise(values, among=10).wide[1] > plain.wide[1]
+    assert summarise(values, among=10).interval == plain.interval
+    assert np.ptp(summarise(values, share=0.137).interval) == pytest.approx(
+        np.ptp(plain.interval) * math.sqrt(1 + 5 * 0.137 / 0.863)
+    )
+
+
+def test_detectable_effect_is_found_with_the_stated_power():
+    """Of many draws with a true effect of that size, four in five give an interval above 0."""
+    generator = np.random.default_rng(3)
+    sd = 1.0
+    effect = (stats.t.ppf(0.975, 4) + stats.t.ppf(0.8, 4)) * sd / math.sqrt(5)
+    found = [summarise(generator.normal(effect, sd, (1, 5))).interval[0] > 0 for _ in range(1500)]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.06)
+
+
+def test_levels_are_the_protocols():
+    protocol = load_protocol()
+    assert (protocol.alpha, protocol.power) == (contrast.ALPHA, contrast.POWER)
+
+
+# the registry
+
+
+def test_every_claim_is_named_once_and_complete(tmp_path):
+    registry = claims.registry()
+    assert len({claim.name for claim in registry}) == len(registry)
+    for claim in registry:
+        assert claim.text and claim.section and claim.statistic and claim.rule
+    results = judged(write_fixture(tmp_path))
+    assert set(results) == {claim.name for claim in registry}
+    for result in results.values():
+        assert result.verdict in VERDICTS
+        assert result.evidence or result.verdict == SUPPORTED
+
+
+def test_texts_and_rules_do_not_depend_on_results(tmp_path):
+    fields = ("name", "text", "section", "statistic", "rule", "unit")
+    runs = [write_fixture(tmp_path / str(gain), gain=gain, seeds=(0, 1)) for gain in (-1, 3)]
+    first, second = ([[getattr(result, field) for field in fields] for result in claims.judge(run)] for run in runs)
+    assert first == second
+
+
+def test_the_papers_own_gains_are_supported(tmp_path):
+    results = judged(write_fixture(tmp_path))
+    for name in GAINS:
+        assert results[name].verdict == SUPPORTED or results[name].interval[0] < 0, name
+    assert results["gain-netv-map"].verdict == SUPPORTED
+    assert results["gain-netv-map"].effect == pytest.approx(0.019, abs=0.002)
+    assert results["gain-netv-map"].paper == pytest.approx(0.019)
+    assert results["ensemble-best"].verdict == SUPPORTED
+    assert results["netvlad-gains-most"].verdict == SUPPORTED
+    assert results["falls-with-depth"].verdict == SUPPORTED
+    assert results["column-order"].verdict == SUPPORTED
+
+
+@pytest.mark.parametrize(("gain", "verdict"), [(-1, REFUTED), (0, REFUTED), (2, SUPPORTED)])
+def test_a_gain_comes_out_either_way(tmp_path, gain, verdict):
+    results = judged(write_fixture(tmp_path, gain=gain))
+    assert results["gain-netv-gap"].verdict == verdict
+    assert (
+        results["gain-netv-gap"].interval[0] <= results["gain-netv-gap"].effect <= results["gain-netv-gap"].interval[1]
+    )
+    assert results["significant"].verdict == (SUPPORTED if gain == 2 else REFUTED)
+
+
+def test_seeds_widen_a_gain_and_lift_the_condition(tmp_path):
+    one, two = (judged(write_fixture(tmp_path / str(n), seeds=tuple(range(n)))) for n in (1, 2))
+    assert one["gain-netv-gap"].conditional and not two["gain-netv-gap"].conditional
+    assert np.ptp(two["gain-ens-perr"].interval) > np.ptp(one["gain-ens-perr"].interval)
+    assert "seeds" in two["gain-ens-perr"].noise and "seeds" not in one["gain-ens-perr"].noise
+    assert not one["alpha-equal"].conditional
+
+
+def test_another_column_on_top_refutes_the_ensemble(tmp_path):
+    folder = write_fixture(tmp_path)
+    shift(folder, "dnn", 0.3)
+    result = judged(folder)["ensemble-best"]
+    assert result.verdict == REFUTED and "DNN" in result.evidence
+
+
+def test_netvlad_gaining_least_refutes(tmp_path):
+    folder = write_fixture(tmp_path)
+    shift(folder, "tc_netv", -0.03)
+    assert judged(folder)["netvlad-gains-most"].verdict == REFUTED
+
+
+def test_gap_or_hit_gaining_more_refutes(tmp_path):
+    folder = write_fixture(tmp_path)
+    shift(folder, "tc_tm", 0.05, metrics=("GAP",))
+    assert judged(folder)["map-gains-more-than-gap"].verdict == REFUTED
+    shift(folder, "tc_tm", 0.2, metrics=("Hit@1",))
+    assert judged(folder)["hit-gains-least"].verdict == REFUTED
+
+
+def test_rising_with_depth_refutes_both_claims_on_levels(tmp_path):
+    folder = write_fixture(tmp_path)
+    shift(folder, "tc_rnn", -0.1, metrics=("GAP",), levels=("3",))
+    assert judged(folder)["falls-less-with-coherence"].verdict == REFUTED
+    shift(folder, "rnn", 0.3, metrics=("GAP",), levels=("3",))
+    assert judged(folder)["falls-with-depth"].verdict == REFUTED
+
+
+def test_reversed_columns_refute_the_order(tmp_path):
+    folder = write_fixture(tmp_path)
+    for place, column in enumerate(
+        ("tc_ens", "tc_tm", "base_ens", "tm", "tc_rnn", "tc_netv", "rnn_attn", "netv", "dnn")
+    ):
+        shift(folder, column, -0.1 * (9 - place))
+    assert judged(folder)["column-order"].verdict == REFUTED
+
+
+@pytest.mark.parametrize(("sign", "verdict"), [(-1, SUPPORTED), (1, REFUTED)])
+def test_gains_of_rare_classes(tmp_path, sign, verdict):
+    folder = write_fixture(tmp_path)
+    positives = np.array(read_json(folder / "records" / "run.json")["train_positives"])
+    gain = 0.05 + sign * 0.02 * np.log(positives / positives.max())
+    for column, baseline in PAIRS:
+        base = np.array(read_json(folder / "records" / f"evaluate-{baseline}-0.json")["class_average_precision"]) * 0.5
+        for slug, values in ((baseline, base), (column, base + gain)):
+            edit(
+                folder,
+                f"evaluate-{slug}-0.json",
+                lambda record, v=values: record.update(class_average_precision=v.tolist()),
+            )
+    assert judged(folder)["helps-rare-classes"].verdict == verdict
+
+
+def test_spread_is_scaled_to_the_papers_draws(tmp_path):
+    folder = write_fixture(tmp_path)
+    results = judged(folder)
+    largest = max(
+        cell["sd"]
+        for slug in COLUMNS
+        for cell in read_json(folder / "records" / f"evaluate-{slug}-0.json")["cells"]
+        if cell["metric"] in HEADLINE
+    )
+    assert results["spread-points"].effect == pytest.approx(largest * math.sqrt(1600 / 128_000))
+    assert results["spread-fraction"].verdict == SUPPORTED
+    edit(folder, "evaluate-*.json", lambda record: [cell.update(sd=1e-5) for cell in record["cells"]])
+    assert judged(folder)["spread-points"].verdict == SUPPORTED
+    edit(folder, "evaluate-*.json", lambda record: [cell.update(sd=0.4) for cell in record["cells"]])
+    assert judged(folder)["spread-points"].verdict == REFUTED
+
+
+# kernels and attention
+
+
+@pytest.mark.parametrize(
+    ("kernel", "peak", "bell"),
+    [
+        ([0.1, 0.2, 0.4, 0.2, 0.1], True, True),
+        ([0.3, 0.1, 0.4, 0.1, 0.1], True, False),
+        ([0.4, 0.3, 0.2, 0.1, 0.0], False, False),
+        ([0.2, 0.2, 0.2, 0.2, 0.2], False, True),
+    ],
+)
+def test_shape_of_a_kernel(kernel, peak, bell):
+    array = np.array(kernel)
+    assert (claims_training.peaks_at_centre(array), claims_training.is_bell(array)) == (peak, bell)
+
+
+def test_a_kernel_and_its_negative_are_alike(tmp_path):
+    folder = write_fixture(tmp_path, columns=("rnn_attn", "tc_rnn"))
+    before = claims_training.mean_kernels(Records.open(folder))
+
+    def negate(record):
+        record["kernels"] = {name: (-np.array(value)).tolist() for name, value in record["kernels"].items()}
+
+    edit(folder, "explain-tc_rnn-0.json", negate)
+    after = claims_training.mean_kernels(Records.open(folder))
+    assert len(before) == 1
+    assert after[0][2] == pytest.approx(before[0][2])
+    assert np.abs(before[0][2]).sum() == pytest.approx(1)
+
+
+def test_kernels_that_peak_at_an_end_refute(tmp_path):
+    folder = write_fixture(tmp_path, seeds=(0, 1))
+    assert judged(folder)["kernels-peak-at-centre"].verdict == SUPPORTED
+
+    def tilt(record):
+        ramp = np.linspace(1, 0, 5)
+        record["kernels"] = {name: (np.zeros_like(value) + ramp).tolist() for name, value in record["kernels"].items()}
+
+    edit(folder, "explain-tc_*.json", tilt)
+    results = judged(folder)
+    assert results["kernels-peak-at-centre"].verdict == results["kernels-bell-shaped"].verdict == REFUTED
+
+
+def test_kernels_that_started_peaked_prove_nothing(tmp_path):
+    folder = write_fixture(tmp_path)
+    edit(folder, "run.json", lambda record: record["configuration"].update({"coherence.initialisation": "identity"}))
+    result = judged(folder)["kernels-peak-at-centre"]
+    assert result.verdict == UNTESTABLE and "erratum 13" in result.evidence
+
+
+def test_attention_can_be_less_uniform(tmp_path):
+    folder = write_fixture(tmp_path)
+    assert judged(folder)["attention-more-uniform"].verdict == SUPPORTED
+    edit(folder, "explain-tc_rnn-0.json", lambda record: record["attention"]["share"].update(mean=0.2))
+    assert judged(folder)["attention-more-uniform"].verdict == REFUTED
+
+
+# costs
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.02, SUPPORTED), (1.1, INCONCLUSIVE), (2.0, REFUTED)])
+def test_overhead(tmp_path, factor, verdict):
+    folder = write_fixture(tmp_path)
+    seconds = read_json(folder / "records" / "time-tm.json")["seconds_per_step"] * factor
+
+    def slow(record):
+        record["seconds_per_step"] = seconds
+        for repeat, spread in zip(record["repeats"], (0.99, 1.0, 1.02), strict=True):
+            repeat["seconds_per_step"] = seconds * spread
+
+    edit(folder, "time-tc_tm.json", slow)
+    assert judged(folder)["overhead-small"].verdict == verdict
+
+
+@pytest.mark.parametrize(("added", "verdict"), [(96, SUPPORTED), (60_000, REFUTED)])
+def test_size(tmp_path, added, verdict):
+    folder = write_fixture(tmp_path)
+    before = read_json(folder / "records" / "train-netv-0.json")["weights_bytes"]
+    edit(folder, "train-tc_netv-0.json", lambda record: record.update(weights_bytes=before + added))
+    assert judged(folder)["size-unchanged"].verdict == verdict
+
+
+# mathematics: the module's formulas against literal loops and against the layer
+
+
+def literal(energies, features, i, reach, sign=-1):
+    """exp(e_i) exp(sum over neighbours of e_j exp(sign ||h_i - h_j||)), Eq. 4 as printed."""
+    total = 0.0
+    for j in range(len(energies)):
+        if j != i and abs(i - j) <= reach:
+            distance = math.sqrt(sum((a - b) ** 2 for a, b in zip(features[i], features[j], strict=True)))
+            total += energies[j] * math.exp(sign * distance)
+    return math.exp(energies[i]) * math.exp(total)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_neighbour_sum_is_equation_4_and_the_layer(sign):
+    generator = np.random.default_rng(4)
+    energies, features = generator.normal(size=6), generator.normal(size=(6, 3))
+    weights = [literal(energies, features, i, 2, sign) for i in range(6)]
+    oracle = np.array(weights) / sum(weights)
+    summed = claims_mathematics.neighbour_sum(energies, claims_mathematics.pairwise(features), 2, sign)
+    assert claims_mathematics.softmax(summed) == pytest.approx(oracle, abs=1e-12)
+    arguments = (
+        torch.tensor(energies)[None, :, None],
+        torch.tensor(features)[None],
+        torch.ones(1, 6, dtype=torch.bool),
+    )
+    layer = tc.NeighbourhoodSum(reach=2, sign=sign)(*arguments)[0, :, 0].numpy()
+    assert summed == pytest.approx(layer, abs=1e-5)
+
+
+def test_computed_verdicts(tmp_path):
+    results = judged(write_fixture(tmp_path, columns=("dnn",)))
+    verdicts = {claim.name: results[claim.name].verdict for claim in claims_mathematics.CLAIMS}
+    assert verdicts == {
+        "alpha-equal": REFUTED,
+        "alpha-unequal": SUPPORTED,
+        "neighbours-weigh-more-when-near": REFUTED,
+        "boundary-switches": SUPPORTED,
+        "eq7-follows-from-eq6": REFUTED,
+        "eq7-is-a-convolution": REFUTED,
+    }
+    difference = 0.8 * (1 - math.exp(-1))  # of the logits: (e_i - e_j)(1 - d)
+    assert results["alpha-equal"].effect == pytest.approx(math.tanh(difference / 2), abs=1e-12)
+
+
+# what a run cannot test
+
+
+def test_missing_columns_are_named(tmp_path):
+    results = judged(write_fixture(tmp_path, columns=("rnn", "rnn_attn", "tc_rnn", "dnn")))
+    assert results["gain-rnn-gap"].verdict == SUPPORTED
+    assert results["gain-tm-gap"].verdict == UNTESTABLE
+    assert results["gain-tm-gap"].evidence == "Needs TC-TM, TM, which this run has not."
+    assert results["ensemble-best"].verdict == UNTESTABLE
+
+
+def test_undefined_cells_are_named(tmp_path):
+    results = judged(write_fixture(tmp_path, without_level="3"))
+    assert results["falls-with-depth"].verdict == UNTESTABLE
+    assert "no video of the pool has a positive at level 3" in results["falls-with-depth"].evidence
+
+
+def test_a_run_without_a_comparison(tmp_path):
+    folder = write_fixture(tmp_path, columns=("dnn",))
+    (folder / "records" / "compare.json").unlink()
+    assert judged(folder)["gain-rnn-gap"].verdict == UNTESTABLE
+
+
+# files and card
+
+
+def test_files_hold_the_verdicts(tmp_path):
+    folder = write_fixture(tmp_path, seeds=(0, 1))
+    claims.make_claims(folder)
+    rows = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
+    lines = list(csv.DictReader((folder / "claims.csv").read_text(encoding="utf-8").splitlines()))
+    results = claims.judge(folder)
+    assert [row["name"] for row in rows] == [line["name"] for line in lines] == [result.name for result in results]
+    for row, line, result in zip(rows, lines, results, strict=True):
+        assert row["verdict"] == line["verdict"] == result.verdict
+        assert row["effect"] == result.effect
+        assert row["data"] == "synthetic"
+        assert line["interval_low"] == ("" if result.interval is None else repr(result.interval[0]))
+
+
+def test_cards_of_synthetic_and_real_data_are_apart(tmp_path):
+    runs = [Records.open(write_fixture(tmp_path / data, data=data)) for data in ("synthetic", "real")]
+    page = card.markdown([card.card(run) for run in runs])
+    real, synthetic = page.split("### Synthetic data: smoke")
+    assert real.startswith("### Real data: audioset") and "(synthetic)" not in real
+    synthetic, computed = synthetic.split("### Settled by computation")
+    lines = synthetic.splitlines()
+    headers = [before for before, line in zip(lines, lines[1:], strict=False) if line.startswith(("|:-", "| -"))]
+    assert len(headers) == 2 and all("(synthetic)" in header for header in headers)
+    assert "say nothing of real videos" in synthetic
+    assert "alpha_i = alpha_j" in computed and "alpha_i = alpha_j" not in real
+
+
+def test_card_carries_effect_interval_detectable_and_verdict(tmp_path):
+    folder = write_fixture(tmp_path)
+    row = next(row for row in card.rows(folder) if row.name == "gain-netv-map")
+    assert (row.paper, row.verdict) == ("+1.9", SUPPORTED)
+    assert row.effect.startswith("+1.") and row.interval.startswith("[+1.") and row.detectable == "0.3"
