@@ -74,7 +74,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters["thousands"] = lambda value: f"{value:,}"
-    made.filters |= {"minus": page_text.minus, "rich": page_text.rich}
+    made.filters |= {"minus": page_text.minus, "node": page_text.node, "rich": page_text.rich}
     return made
 
 

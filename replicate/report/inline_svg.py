@@ -7,7 +7,13 @@ from markupsafe import Markup
 from replicate.report.style import BLUE, INK, MUTED, PAPER, RULE
 
 # Colours of the figures that dark mode changes -> the page's custom properties.
-THEME = {BLUE.lower(): "var(--blue)", INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)", PAPER: "var(--paper)"}
+THEME = {
+    BLUE.lower(): "var(--blue)",
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    RULE: "var(--rule)",
+    PAPER: "var(--paper)",
+}
 # Prologue, comments, metadata, and a style element that would reach beyond the figure (report.css has its rule).
 SUPERFLUOUS = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", re.DOTALL)
 ID = re.compile(r'(\bid="|href="#|url\(#)')

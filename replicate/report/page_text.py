@@ -14,6 +14,11 @@ def minus(text: str) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+def node(name: str) -> Markup:
+    """A node's name, escaped, that may break after its colons."""
+    return Markup(str(escape(name)).replace(":", ":<wbr>"))
+
+
 def rich(text: str) -> Markup:
     """Escaped text in which `code` is set as code and the number of each erratum leads to it."""
     safe = str(escape(text))
