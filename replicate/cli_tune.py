@@ -27,7 +27,8 @@ def tune(command: Command, model: str | None, scheduler: str | None) -> None:
     jobs = {trial: {column: graph.train(column, seed) for column in columns} for trial, graph in graphs.items()}
     command.walk([job for each in jobs.values() for job in each.values()], scheduler)
     results = {
-        trial: {column: read_json(job.folder(runs) / RECORD) for column, job in each.items()} for trial, each in jobs.items()
+        trial: {column: read_json(job.folder(runs) / RECORD) for column, job in each.items()}
+        for trial, each in jobs.items()
     }
     record = tuning_record(command.profile, results)
     path = command.results / "tuning.json"

@@ -150,6 +150,7 @@ class TuningConfig(Section):
 
     learning_rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (5e-4, 1e-3, 2e-3)
     normalisations: Annotated[tuple[Normalisation, ...], Field(min_length=1)] = ("l2", "l2_sqrt_width")
+    epochs: Count = 10  # the budget of every trial of every column
 
 
 class TimingConfig(Section):

@@ -76,6 +76,7 @@ NOT_IN_KEYS = {
     "training.seeds": "each seed is a job of its own",
     "tuning.learning_rates": "each variant is a job of its own",
     "tuning.normalisations": "each variant is a job of its own",
+    "tuning.epochs": "each variant has it as training.epochs",
     "run.columns": "each column is a job of its own",
     "run.own_columns": "each column is a job of its own",
     "run.engine": "where jobs run does not change what they compute",
@@ -244,8 +245,11 @@ class Graph:
     def compare(self, columns: tuple[str, ...]) -> Job:
         """Paired differences of the columns that have a baseline."""
         seeds = self.profile.training.seeds
-        inputs = {f"{column}:{seed}": self.predict(column, seed) for column in columns for seed in seeds}
-        return self.job("compare", {**inputs, **self._scored}, data=package_data_identity("replicate", "evaluate"))
+        inputs = {f"{column}:{seed}": self.evaluate(column, seed) for column in columns for seed in seeds}
+        scores = {f"scores:{column}:{seed}": self.predict(column, seed) for column in columns for seed in seeds}
+        paper = package_data_identity("replicate", "report/reference")
+        data = {"protocol": package_data_identity("replicate", "evaluate"), "paper": paper}
+        return self.job("compare", {**inputs, **scores, "index": self.index, **self._scored}, data=data)
 
     @property
     def _scored(self) -> dict[str, Job]:

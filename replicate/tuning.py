@@ -1,9 +1,9 @@
-"""Choose a small profile's learning rate, normalisation and epochs on its tune split, one equal budget for every column.
+"""Choose a small profile's learning rate and normalisation on its tune split, one equal budget for every column.
 
 The paper's 2e-4 for 10 epochs is 312,500 steps at its scale and some hundred on a small corpus; there it measures slow
-training, not coherence. Every column, baseline and coherent alike, is trained once with every combination and the first
-seed; epochs are chosen by early stopping inside each training. One combination is chosen for all columns: the highest
-mean tune GAP. The pool is never looked at.
+training, not coherence. Every column, baseline and coherent alike, is trained once with every combination, the first
+seed and the same number of epochs. One combination is chosen for all columns: the highest mean of the best tune GAP.
+How long the chosen combination then trains is decided by early stopping. The pool is never looked at.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from replicate.columns import COLUMNS
 from replicate.config import Profile
+from replicate.manifest import code_version
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Trial:
 
     learning_rate: float
     normalisation: str
+    epochs: int
 
     @property
     def name(self) -> str:
@@ -32,13 +34,14 @@ class Trial:
         """The trial as `--set` takes it."""
         return (
             f"training.learning_rate={self.learning_rate!r}", f'training.normalisation="{self.normalisation}"',
+            f"training.epochs={self.epochs}", f"training.patience={self.epochs}",
         )  # fmt: skip
 
 
 def trials(profile: Profile) -> list[Trial]:
     """Every combination that the profile names."""
     tuning = profile.tuning
-    return [Trial(rate, each) for each in tuning.normalisations for rate in tuning.learning_rates]
+    return [Trial(rate, each, tuning.epochs) for each in tuning.normalisations for rate in tuning.learning_rates]
 
 
 def tuning_record(profile: Profile, results: dict[Trial, dict[str, dict[str, Any]]]) -> dict[str, Any]:
@@ -64,8 +67,8 @@ def tuning_record(profile: Profile, results: dict[Trial, dict[str, dict[str, Any
     return {
         "profile": profile.name,
         "seed": profile.training.seeds[0],
-        "most_epochs": profile.training.epochs,
-        "patience": profile.training.patience,
+        "epochs": profile.tuning.epochs,
+        "code": code_version(),
         "trials": rows,
         "chosen": {name: best[name] for name in ("learning_rate", "normalisation")},
     }
@@ -86,7 +89,7 @@ def tuning_text(record: dict[str, Any]) -> str:
     text = tabulate(table, headers=["learning rate", "normalisation", *titles, "mean"], disable_numparse=True)
     chosen = record["chosen"]
     lines = [
-        text, "", "tune GAP in percent (best epoch); the highest mean is chosen by this line in the profile's [training]:",
+        text, "", "tune GAP in percent (best epoch); the highest mean is chosen by these lines in [training]:",
         f"learning_rate = {chosen['learning_rate']!r}", f'normalisation = "{chosen["normalisation"]}"',
     ]  # fmt: skip
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Claims: every column is tried with the same combinations; one is chosen for all, by the mean; the pool plays no part."""
+"""Claims: every column is tried with the same combinations; one is chosen for all by the mean; the pool plays no part."""
 
 from click.testing import CliRunner
 
@@ -19,7 +19,7 @@ def test_one_combination_is_chosen_for_all_by_the_mean_and_a_diverged_column_cou
     def result(gap, status="finished"):
         return {"tune_gap": gap, "best_epoch": 1, "epochs": 2, "status": status}
 
-    low, high = Trial(1e-3, "l2"), Trial(1.0, "l2")
+    low, high = Trial(1e-3, "l2", 2), Trial(1.0, "l2", 2)
     results = {
         low: {"rnn_attn": result(0.5), "tc_rnn": result(0.4)},
         high: {"rnn_attn": result(0.8), "tc_rnn": result(None, "diverged")},
@@ -31,9 +31,10 @@ def test_one_combination_is_chosen_for_all_by_the_mean_and_a_diverged_column_cou
 
 def test_the_verb_trains_and_scores_nothing_else(tmp_path):
     words = ["tune", "--profile", "tiny", "--model", "tc_rnn", "--out", str(tmp_path), "--set"]
-    result = CliRunner().invoke(group, [*words, "tuning.learning_rates=[1e-3]"])
+    result = CliRunner().invoke(group, [*words, "tuning.learning_rates=[1e-3]", "--set", "tuning.epochs=1"])
     assert result.exit_code == 0, result.output
     record = read_json(tmp_path / "results" / "tiny" / "tuning.json")
+    assert all(each["epochs"] == 1 for row in record["trials"] for each in row["columns"].values())
     assert [set(row["columns"]) for row in record["trials"]] == [{"rnn_attn", "tc_rnn"}] * 2
     assert not (tmp_path / "predict").exists() and not (tmp_path / "evaluate").exists()
     assert f'normalisation = "{record["chosen"]["normalisation"]}"' in result.output
