@@ -20,8 +20,10 @@ from replicate.report.records import Records
 from replicate.schema import HEADLINE, LEVELS, Interval
 
 SAME = "no difference"
-PAIRED = "paired over the draws, which hold the same videos in both runs"
+BY_VIDEO = "paired over videos, by the influence values that both runs still have"
+PAIRED = "paired over the draws, which hold the same videos in both runs; values of single videos are gone"
 UNPAIRED = "unpaired: the two runs scored different videos or kept too little to say that they are the same"
+INFLUENCE = "influence.npy"  # of an evaluate stage: (cells, videos of the draws)
 LINES = 20  # of one kind of difference that are listed
 
 
@@ -33,6 +35,7 @@ class Change:
         column, metric, level: which cell.
         a, b: its mean over draws and seeds; None where it is undefined.
         interval: 95 % of b - a; None where it cannot be computed.
+        method: BY_VIDEO, PAIRED or UNPAIRED.
     """
 
     column: str
@@ -41,6 +44,7 @@ class Change:
     a: float | None
     b: float | None
     interval: Interval | None
+    method: str
 
 
 def describe(run_a: Path, run_b: Path, every_level: bool = False) -> str:
@@ -120,8 +124,8 @@ def _numbers(a: Records, b: Records, levels: tuple[str, ...]) -> str:
     columns = [column.slug for column in a.columns if column in b.columns]
     if not columns:
         return "Numbers\n  the runs have no column in common"
-    method = PAIRED if same_videos(a, b) else UNPAIRED
     found = [change(a, b, column, metric, level) for metric in HEADLINE for level in levels for column in columns]
+    methods = list(dict.fromkeys(each.method for each in found if each.interval))
     headers = ["Metric", "Level", "Column", "A", "B", "B - A", "95 %"]
     rows = [
         [
@@ -137,7 +141,8 @@ def _numbers(a: Records, b: Records, levels: tuple[str, ...]) -> str:
     ]
     kinds = {a.run.data, b.run.data}
     label = f" ({', '.join(sorted(kinds))} data)"
-    notes = [f"Intervals are {method}; they speak of test videos, not of training."]
+    notes = [f"Intervals are {method}." for method in methods]
+    notes += ["They speak of test videos, not of training."] if methods else []
     if len(kinds) > 1:
         notes.append("One run is on synthetic data, the other on real data: their numbers do not compare.")
     notes += [f"Only in {side}: {missing}." for side, missing in (("A", _only(a, b)), ("B", _only(b, a))) if missing]
@@ -155,17 +160,49 @@ def same_videos(a: Records, b: Records) -> bool:
 
 
 def change(a: Records, b: Records, column: str, metric: str, level: str) -> Change:
-    """One cell in two runs, with an interval over test draws."""
+    """One cell in two runs, with the narrowest interval that their records and score stores allow."""
     draws = [_draws(run, column, metric, level) for run in (a, b)]
     means = [statistics.fmean(values) if values else None for values in draws]
+    paired = same_videos(a, b)
+    influences = [influence(run, column, metric, level) for run in (a, b)] if paired else [None, None]
+    if None not in means and all(each is not None for each in influences):
+        error = float(np.sqrt(np.square(influences[1] - influences[0]).sum()))
+        half = float(stats.norm.ppf(1 - ALPHA / 2)) * error
+        effect = means[1] - means[0]
+        return Change(column, metric, level, *means, (effect - half, effect + half), BY_VIDEO)
+    method = PAIRED if paired else UNPAIRED
     if None in means or min(len(values) for values in draws) < 2:
-        return Change(column, metric, level, *means, None)
-    if same_videos(a, b):
-        differences = [after - before for before, after in zip(*draws, strict=True)]
-        first = next(iter(a.evaluate.values()))
-        share = 0.0 if first.disjoint else first.draw_size / first.videos
-        return Change(column, metric, level, *means, summarise(np.array([differences]), share).interval)
-    return Change(column, metric, level, *means, _welch(*draws))
+        return Change(column, metric, level, *means, None, method)
+    if not paired:
+        return Change(column, metric, level, *means, _welch(*draws), method)
+    differences = [after - before for before, after in zip(*draws, strict=True)]
+    first = next(iter(a.evaluate.values()))
+    share = 0.0 if first.disjoint else first.draw_size / first.videos
+    return Change(column, metric, level, *means, summarise(np.array([differences]), share).interval, method)
+
+
+def influence(run: Records, column: str, metric: str, level: str) -> np.ndarray | None:
+    """(videos of the draws,) float64 influence values of a cell, mean over seeds; None where the run's evaluate stages
+    are gone. Their sum of squares is the variance of the cell over test videos."""
+    from replicate.evaluate.influence import CELLS
+
+    paths = [_stage_folder(run, f"evaluate-{column}-{seed}") for seed in run.run.seeds]
+    if None in paths:
+        return None
+    place = CELLS.index((metric, level))
+    rows = [np.load(path / INFLUENCE, mmap_mode="r")[place] for path in paths]
+    mean = np.mean(rows, axis=0, dtype=np.float64)
+    return mean if np.isfinite(mean).all() else None
+
+
+def _stage_folder(run: Records, name: str) -> Path | None:
+    """The evaluate stage's folder of a run whose results lie in RUNS/results/PROFILE, or in `runs`; None if gone."""
+    key = run.run.keys.get(name)
+    for runs in (run.folder.resolve().parent.parent, Path("runs")):
+        folder = runs / "evaluate" / key if key else runs
+        if key and (folder / INFLUENCE).is_file():
+            return folder
+    return None
 
 
 def _welch(a: list[float], b: list[float]) -> Interval:

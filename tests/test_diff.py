@@ -7,8 +7,9 @@ from record_fixtures import write_fixture
 from scipy import stats
 
 from replicate import cli
-from replicate.diff import PAIRED, SAME, UNPAIRED, change, describe, same_videos
+from replicate.diff import BY_VIDEO, PAIRED, SAME, UNPAIRED, change, describe, same_videos
 from replicate.errors import MissingResult
+from replicate.evaluate.influence import CELLS
 from replicate.record import read_json, write_json
 from replicate.report.records import Records
 
@@ -86,6 +87,36 @@ def test_same_videos_are_paired_over_draws(tmp_path):
     oracle = stats.ttest_1samp(draws[1] - draws[0], 0).confidence_interval(0.95)
     assert cell.interval == pytest.approx((oracle.low, oracle.high))
     assert PAIRED in describe(a, b)
+
+
+def test_influence_values_pair_over_videos(tmp_path):
+    """Hit@1 on one draw of all videos: the influence value of a video is (hit - mean) / n, an oracle in closed form."""
+    generator = np.random.default_rng(0)
+    hits = generator.random((2, 400)) < np.array([[0.6], [0.65]])
+    folders = []
+    for name, hit in zip("ab", hits, strict=True):
+        folder = write_fixture(tmp_path / name / "results" / "smoke", columns=("rnn",))
+        edit(folder, "run.json", lambda record, name=name: record["keys"].update({"evaluate-rnn-0": f"key-{name}"}))
+        cells = np.full((len(CELLS), 400), np.nan, np.float32)
+        cells[CELLS.index(("Hit@1", "overall"))] = (hit - hit.mean()) / 400
+        stage = tmp_path / name / "evaluate" / f"key-{name}"
+        stage.mkdir(parents=True)
+        np.save(stage / "influence.npy", cells)
+
+        def set_mean(record, hit=hit):
+            for cell in record["cells"]:
+                cell["draws"] = [float(hit.mean())] * 5
+
+        edit(folder, "evaluate-rnn-0.json", set_mean)
+        folders.append(folder)
+    cell = change(*map(Records.open, folders), "rnn", "Hit@1", "overall")
+    difference = hits[1].astype(float) - hits[0]
+    half = 1.959964 * difference.std() / np.sqrt(400)
+    assert cell.method == BY_VIDEO
+    assert cell.interval == pytest.approx((difference.mean() - half, difference.mean() + half), rel=1e-5)
+    assert change(*map(Records.open, folders), "rnn", "GAP", "overall").method == PAIRED  # undefined values do not pair
+    text = describe(*folders)
+    assert BY_VIDEO in text and PAIRED in text
 
 
 def test_other_videos_are_unpaired_wider_and_said_so(tmp_path):

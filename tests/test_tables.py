@@ -256,3 +256,18 @@ def test_numbers_are_rounded_only_in_print():
 def test_bars_in_cells_do_not_break_markdown():
     assert r"a\|b" in render.markdown(["x"], [["a|b"]])
     assert r"a\|b" in render.markdown_plain(["x"], [["a|b"]])
+
+
+def test_a_column_of_ones_own_stands_without_the_papers_figures(tmp_path):
+    folder = write_fixture(tmp_path, columns=SETS["pair"])
+    records = folder / "records"
+    for stage in ("evaluate", "train", "time"):
+        for path in records.glob(f"{stage}-tc_rnn*.json"):
+            write_json(records / path.name.replace("tc_rnn", "mine"), read_json(path) | {"column": "mine"})
+    write_json(records / "run.json", read_json(records / "run.json") | {"columns": ["rnn_attn", "tc_rnn", "mine"]})
+    tables.make_tables(folder)
+    rows = [row for row in csv.DictReader(text(folder, "table1.csv").splitlines()) if row["column"] == "mine"]
+    assert len(rows) == 20 and all(row["ours"] and not row["paper"] and not row["against_paper"] for row in rows)
+    line = next(line for line in text(folder, "table1.md").splitlines() if "| paper" in line)
+    assert line.strip("|").split("|")[-1].strip() == ""
+    assert "mine" in text(folder, "table2.md") and "mine" in text(folder, "table1.tex")

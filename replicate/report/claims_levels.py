@@ -130,9 +130,9 @@ def _fisher(correlation: float, error: float, among: int) -> Interval:
 
 
 def _order(records: Records) -> Judgement:
-    if len(records.run.columns) < 5:
+    slugs = [slug for slug in COLUMNS if slug in records.run.columns]
+    if len(slugs) < 5:
         return untestable("An order of fewer than five columns says little.")
-    slugs = [column.slug for column in records.columns]
 
     def agreement(score) -> float:
         ranks = [

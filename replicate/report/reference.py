@@ -16,12 +16,12 @@ class PaperCell:
     """One cell of Table 1 as printed.
 
     Attributes:
-        value: fraction.
+        value: fraction; None for a column that the paper has not.
         printed: the increment in brackets, a fraction; None in columns without one.
         increment: the difference of the printed values, which is what we compare with (erratum 31); None likewise.
     """
 
-    value: float
+    value: float | None
     printed: float | None
     increment: float | None
 
@@ -29,6 +29,9 @@ class PaperCell:
     def misprinted(self) -> bool:
         """Whether the increment in brackets is not the difference of the two printed values."""
         return self.printed != self.increment
+
+
+NOT_IN_PAPER = PaperCell(None, None, None)
 
 
 @functools.cache

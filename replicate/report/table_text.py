@@ -56,7 +56,8 @@ def ours(cell: Cell1) -> str:
 
 
 def papers(cell: Cell1) -> str:
-    """The paper's value with the difference of its values, and a footnote mark where it prints another."""
+    """The paper's value with the difference of its values, and a footnote mark where it prints another; empty for a
+    column that is not the paper's."""
     return percent(cell.paper) + _bracket(cell.paper_gain) + misprint_mark(cell.metric, cell.level, cell.column)
 
 

@@ -28,7 +28,7 @@ class Cell1:
         sd_draws: standard deviation over the draws of one trained model (root mean square over seeds): test noise.
         sd_seeds: standard deviation over training seeds of the mean over draws; None with one seed.
         pool: value on the whole pool (mean over seeds).
-        paper: the paper's value; `against_paper` is ours minus it.
+        paper: the paper's value, None for a column that is not the paper's; `against_paper` is ours minus it.
         baseline: slug of the column that the increment refers to; None where there is none.
         gain: the increment over `baseline`, ours: the mean over draws (and seeds) of the paired difference.
         interval, simultaneous: of `gain`, 95 %, for this cell alone and for its family at once; test noise.
@@ -47,7 +47,7 @@ class Cell1:
     sd_draws: float | None
     sd_seeds: float | None
     pool: float | None
-    paper: float
+    paper: float | None
     against_paper: float | None
     baseline: str | None
     gain: float | None
@@ -75,7 +75,7 @@ def _cell1(records: Records, metric: str, level: str, column: str) -> Cell1:
     cells = [records.cell(column, seed, metric, level) for seed in seeds]
     means = records.seed_means(column, metric, level)
     ours = statistics.fmean(means) if means else None
-    paper = reference.table1()[metric, level, column]
+    paper = reference.table1().get((metric, level, column), reference.NOT_IN_PAPER)
     baseline = COLUMNS[column].baseline
     found = records.difference(column, metric, level)
     noise = found.seeds if found else None
@@ -92,7 +92,7 @@ def _cell1(records: Records, metric: str, level: str, column: str) -> Cell1:
         sd_seeds=statistics.stdev(means) if len(means) > 1 else None,
         pool=statistics.fmean(cell.pool for cell in cells) if means else None,
         paper=paper.value,
-        against_paper=ours - paper.value if means else None,
+        against_paper=None if ours is None or paper.value is None else ours - paper.value,
         baseline=baseline,
         gain=found.difference if found else None,
         interval=found.interval if found else None,
@@ -170,7 +170,7 @@ def _column2(records: Records, slug: str, title: str) -> Column2:
     values["parameters"] = trained.parameters if trained else None
     values["megabytes"] = trained.weights_bytes / 1e6 if trained else timed.weights_megabytes if timed else None
     values["paper_minutes"], values["paper_megabytes"] = reference.table2().get(slug, (None, None))
-    baseline = records.time.get(COLUMNS[slug].baseline) if slug in COLUMNS else None
+    baseline = records.time.get(COLUMNS[slug].baseline) if slug != AGGREGATOR else None
     if timed and baseline:
         values["slower"] = timed.seconds_per_step / baseline.seconds_per_step
     return Column2(column=slug, title=title, data=records.run.data, reasons=_reasons(values, timed), **values)
