@@ -92,7 +92,7 @@ class CrossCheck(Record):
     paired_t_p: float | None  # PERR, Hit@1: over videos
     mcnemar_p: float | None  # Hit@1
     discordant: tuple[int, int] | None  # Hit@1: videos that only the column, only the baseline gets right
-    draws_interval: Interval  # t over draws, descriptive
+    draws_interval: Interval | None  # t over draws, descriptive; null with one draw
 
 
 class Equivalence(Record):

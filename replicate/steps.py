@@ -276,6 +276,46 @@ def run_time(step: Step) -> None:
     write_record(step.out / RECORD, TimeRecord(column=step.column, profile=profile.name, **record))
 
 
+def _pool(step: Step, protocol: Any) -> Any:
+    from replicate.data.labels import LabelStore
+    from replicate.data.splits import Split
+    from replicate.evaluation import Pool
+
+    levels = open_taxonomy(step.input("taxonomy")).levels
+    return Pool.of(LabelStore.open(step.input("labels")), Split.open(step.input("split")), levels, protocol)
+
+
+def run_evaluate(step: Step) -> None:
+    from replicate.evaluate.protocol import load_protocol
+    from replicate.evaluation import evaluate_column
+
+    protocol, threads = load_protocol(), step.profile.run.threads_per_job
+    pool = _pool(step, protocol)
+    record = evaluate_column(
+        step.input("predict"), pool, protocol, step.column, step.seed, step.out, threads, step.progress
+    )
+    write_record(step.out / RECORD, record)
+
+
+def run_compare(step: Step) -> None:
+    from replicate.comparison import Evaluated, compare_columns
+    from replicate.evaluate.protocol import load_protocol
+    from replicate.report.reference import table1
+
+    protocol, taxonomy = load_protocol(), open_taxonomy(step.input("taxonomy"))
+    evaluated = {}
+    for role, job in step.job.inputs.items():
+        if job.stage.name == "evaluate":
+            place = job.parameters["column"], job.parameters["seed"]
+            evaluated[place] = Evaluated(step.input(role), step.input(f"scores:{role}"))
+    paper = {place: cell.increment for place, cell in table1().items() if cell.increment is not None}
+    record = compare_columns(
+        evaluated, _pool(step, protocol), protocol, paper, taxonomy.names, _index(step).ids,
+        step.profile.run.threads_per_job, step.progress,
+    )  # fmt: skip
+    write_record(step.out / RECORD, record)
+
+
 STEPS = {
     "taxonomy": run_taxonomy,
     "synthesize": run_synthesize,
@@ -287,4 +327,6 @@ STEPS = {
     "predict": run_predict,
     "explain": run_explain,
     "time": run_time,
+    "evaluate": run_evaluate,
+    "compare": run_compare,
 }
