@@ -206,6 +206,13 @@ def test_padding_changes_nothing(videos, options):
     torch.testing.assert_close(made(*longer, torch.nn.functional.pad(mask, (0, 3)))[:, :TIME][mask], result)
 
 
+def test_invalid_frames_before_valid_ones_count_as_little_as_those_after(videos):
+    s, f, _ = videos
+    late = torch.arange(TIME).expand(VIDEOS, TIME) >= 3
+    result = tc.NeighbourhoodSum()(s, f, late)
+    torch.testing.assert_close(result[:, 3:], tc.NeighbourhoodSum()(s[:, 3:], f[:, 3:]))
+
+
 @pytest.mark.parametrize("options", EVERY, ids=str)
 def test_gradients_are_finite_differences(videos, options):
     s, f, mask = videos
