@@ -267,6 +267,8 @@ def checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
         raise ValueError(f"scores {scores.shape} and labels {labels.shape} must be (videos, nodes), both alike")
     if scores.dtype not in (np.float32, np.float64) or labels.dtype != np.bool_:
         raise ValueError(f"scores must be float32 or float64 and labels bool, not {scores.dtype} and {labels.dtype}")
+    if scores.size > np.iinfo(np.int32).max:
+        raise ValueError(f"scores {scores.shape} are more pairs than can be counted (2**31 - 1); give fewer videos")
     check_finite(scores)
     return scores, labels
 
