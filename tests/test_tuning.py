@@ -1,4 +1,4 @@
-"""Claims: every column is tried with the same combinations; one is chosen for all by the mean; the pool plays no part."""
+"""Claims: every column is tried with the same combinations; one is chosen for all by the mean, never by the pool."""
 
 from click.testing import CliRunner
 
