@@ -107,12 +107,12 @@ def test_weighted_oracle_is_scikit_learns():
 def test_influence_replicates_follow_exact_ones():
     """On the same weights, replicate by replicate, at a size at which the first order suffices."""
     rng = np.random.default_rng(3)
-    labels = rng.random((8000, 8)) < 0.15
-    levels = np.array([0, 0, 0, 1, 1, 2, 2, 3])
+    labels = rng.random((8000, 9)) < 0.15
+    levels = np.array([0, 0, 0, 1, 1, 2, 2, 3, 3])
     scores = (rng.standard_normal(labels.shape) + 1.5 * labels).astype(np.float32)
     draws = Draws(np.arange(8000).reshape(2, 4000))
     weights = weight_vectors(8000, 11, 60)
-    measured = measure_column(scores, SparseLabels.of(labels), levels, draws, np.arange(8), weights)
+    measured = measure_column(scores, SparseLabels.of(labels), levels, draws, np.arange(9), weights)
     first_order = deviations(measured.influence, 11, 60).T
     exact = measured.replicates[: len(CELLS)] - measured.values[:, None]
     for cell in range(len(CELLS)):
