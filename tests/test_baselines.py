@@ -1,5 +1,5 @@
-"""Claims: each baseline is its equations, written out as loops or taken from torch's own layers; padding changes nothing;
-hooks stand where they are said to stand."""
+"""Claims: each baseline is its equations, written out as loops or taken from torch's own layers; padding changes
+nothing; hooks stand where they are said to stand."""
 
 import math
 
