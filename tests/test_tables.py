@@ -78,6 +78,7 @@ def test_cells_are_the_records_means_at_full_precision(tmp_path):
                 assert float(row["sd_draws"]) == pytest.approx(np.sqrt(np.mean(np.var(draws, axis=1, ddof=1))))
                 assert float(row["sd_seeds"]) == pytest.approx(np.std(np.mean(draws, axis=1), ddof=1))
                 assert float(row["paper"]) == pytest.approx(PAPER[metric, level, slug])
+                assert float(row["against_paper"]) == pytest.approx(np.mean(draws) - PAPER[metric, level, slug])
 
 
 def test_markdown_prints_the_csv_rounded(tmp_path):
