@@ -53,7 +53,12 @@ class NeighbourhoodSum(nn.Module):
         self.boundary, self.groups = boundary, groups
 
     def forward(
-        self, values: Tensor, features: Tensor, mask: Tensor | None = None, boundary: Tensor | None = None
+        self,
+        values: Tensor,
+        features: Tensor,
+        mask: Tensor | None = None,
+        boundary: Tensor | None = None,
+        taps: Tensor | None = None,
     ) -> Tensor:
         """
         Args:
@@ -61,6 +66,8 @@ class NeighbourhoodSum(nn.Module):
             features: (batch, time, width) f, whose distances weigh the neighbours.
             mask: (batch, time) bool, true for valid frames; None: all are.
             boundary: (batch, time, L) z of this batch instead of the layer's own: at [i, o - 1] for frames i and i + o.
+            taps: (groups, 2L + 1) factors of the weights, of frames i - L .. i + L; None: all 1. The own term that
+                `include_self` adds, and the sum that `normalise` divides by, are without them.
 
         Returns:
             (batch, time, channels), of the type of `values`.
@@ -71,13 +78,16 @@ class NeighbourhoodSum(nn.Module):
             boundary = unbroken(self.boundary(features), self.reach)
         grouped = values.unflatten(-1, (self.groups, -1))  # (batch, time, groups, channels of one)
         parts = features.unflatten(-1, (self.groups, -1))
-        own = 1.0 + self.include_self
-        summed, total = grouped * own, torch.full_like(grouped[..., :1], own)
+        if taps is None:
+            taps = torch.ones(self.groups, 2 * self.reach + 1, device=values.device)
+        taps = taps.to(values.dtype).unsqueeze(-1).unbind(dim=1)  # each (groups, 1)
+        summed = grouped * (taps[self.reach] + self.include_self)
+        total = torch.full_like(grouped[..., :1], 1.0 + self.include_self)
         for offset in range(1, min(self.reach, values.shape[1] - 1) + 1):
             weight = self._weight(parts, mask, boundary, offset).to(values.dtype)
             earlier, later = (0, 0, 0, 0, offset, 0), (0, 0, 0, 0, 0, offset)  # time is the third axis from the end
-            summed = summed + nn.functional.pad(weight * grouped[:, :-offset], earlier)
-            summed = summed + nn.functional.pad(weight * grouped[:, offset:], later)
+            summed = summed + nn.functional.pad(taps[self.reach - offset] * weight * grouped[:, :-offset], earlier)
+            summed = summed + nn.functional.pad(taps[self.reach + offset] * weight * grouped[:, offset:], later)
             if self.normalise:
                 total = total + nn.functional.pad(weight, earlier) + nn.functional.pad(weight, later)
         return (summed / total if self.normalise else summed).flatten(-2)

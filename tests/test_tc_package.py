@@ -22,6 +22,7 @@ LAYERS = {
     "neighbourhood, normalised": lambda: tc.NeighbourhoodSum(normalise=True, include_self=True, groups=2),
     "neighbourhood, detector": lambda: tc.NeighbourhoodSum(boundary=tc.DistanceDetector(2.5)),
     "neighbourhood, gate": lambda: tc.NeighbourhoodSum(boundary=tc.LearnedGate()),
+    "distance convolution": lambda: tc.DistanceConvolution(tc.TemporalConvolution(), tc.NeighbourhoodSum()),
     "label prior": lambda: tc.LabelPrior(0.5),
 }
 
@@ -29,7 +30,7 @@ LAYERS = {
 def arguments(layer: torch.nn.Module, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
     values = torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
     mask = torch.arange(7) < torch.tensor([[7], [4]])
-    if isinstance(layer, tc.NeighbourhoodSum):
+    if isinstance(layer, tc.NeighbourhoodSum | tc.DistanceConvolution):
         return values.requires_grad_(), values.detach() * 0.5, mask
     return values.requires_grad_(), mask
 

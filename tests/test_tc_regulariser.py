@@ -97,7 +97,7 @@ def test_training_with_it_gives_more_coherent_predictions():
             optimiser.zero_grad()
             (loss.sum(dim=1) + prior(frame_logits)).mean().backward()
             optimiser.step()
-        return float(tc.LabelPrior(1.0)(model(frames)).mean())
+        return tc.LabelPrior(1.0)(model(frames)).mean().item()
 
     assert variance_after_training(10.0) < 0.5 * variance_after_training(0.0)
 
