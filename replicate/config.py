@@ -123,6 +123,13 @@ class CoherenceConfig(Section):
     initialisation: Literal["random", "identity"] = "random"
 
 
+class EnsembleConfig(Section):
+    """How an ensemble makes one score of its members' (erratum 25)."""
+
+    # Means with equal weights of probabilities or of logits, or of probabilities with weights tuned on the tune split.
+    rule: Literal["probability", "logit", "tuned"] = "probability"
+
+
 class TrainingConfig(Section):
     """The training protocol (section 4.2 of the paper)."""
 
@@ -194,6 +201,7 @@ class Profile(Section):
     split: SplitConfig = SplitConfig()
     model: ModelConfig = ModelConfig()
     coherence: CoherenceConfig = CoherenceConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
     training: TrainingConfig = TrainingConfig()
     tuning: TuningConfig = TuningConfig()
     timing: TimingConfig = TimingConfig()

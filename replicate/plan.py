@@ -163,7 +163,7 @@ def estimate(job: Job, profile: Profile, runs: Path) -> tuple[float | None, int 
         timing = profile.timing
         steps = timing.repeats * (timing.steps + timing.warm_up_steps)
         return per_video * profile.training.batch_size * steps, None, basis
-    rows = counts["all" if job.stage.name == "aggregate" else "pool"]
+    rows = counts["all" if job.stage.name == "aggregate" else job.parameters.get("part", "pool")]
     if job.stage.name in ("predict", "explain", "aggregate") and rows:
         width = {"predict": NODES[profile.dataset.name], "aggregate": profile.model.lstm_width, "explain": 1}
         return per_video / 3 * rows, rows * width[job.stage.name] * 4, basis  # forward only: a third of a training step

@@ -7,13 +7,12 @@ from typing import Protocol
 
 import numpy as np
 
+from replicate.ensembles import Rule, mean_logit, mean_probability
 from replicate.errors import DataError
 from replicate.record import read_json, write_json
 
 LOGITS = "logits.npy"
 ENSEMBLE = "ensemble.json"
-RULE = "logit of the equal-weight mean of probabilities"
-BLOCK = 1 << 18  # values per member whose probabilities are averaged at a time, so that they stay in the cache
 
 
 class Scores(Protocol):
@@ -43,9 +42,11 @@ class StoredScores:
 
 @dataclass(frozen=True)
 class EnsembleScores:
-    """The members' mean probability, as a logit."""
+    """One score of the members', by a rule of replicate.ensembles; `weights` are those that were tuned, if any."""
 
     members: tuple[Scores, ...]
+    rule: Rule = "probability"
+    weights: tuple[float, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -54,39 +55,29 @@ class EnsembleScores:
 
     def read(self, positions: np.ndarray | slice) -> np.ndarray:
         """float32 (positions, nodes)."""
-        return mean_probability([member.read(positions) for member in self.members])
+        logits = [member.read(positions) for member in self.members]
+        if self.rule == "logit":
+            return mean_logit(logits)
+        return mean_probability(logits, None if self.weights is None else np.array(self.weights))
 
 
-def mean_probability(logits: list[np.ndarray]) -> np.ndarray:
-    """The logit of the equal-weight mean of probabilities: float32, computed in float64, from logits of one shape.
+def write_ensemble(
+    folder: Path, members: list[Path], rule: Rule = "probability", weights: np.ndarray | None = None
+) -> None:
+    """Make `folder` hold the scores of an ensemble: only the members' places, relative to it, and the rule.
 
-    logit(mean p) = log sum p - log sum (1 - p), both by logsumexp of log p = -log(1 + exp(-z)) and
-    log(1 - p) = log p - z, so that it is finite at any logit; probabilities round to 1 from a logit of 37 on.
-    """
-    result = np.empty(logits[0].shape, np.float32)
-    flat, sources = result.reshape(-1), [np.ascontiguousarray(each).reshape(-1) for each in logits]
-    for begin in range(0, len(flat), BLOCK):
-        part = slice(begin, begin + BLOCK)
-        values = np.stack([each[part] for each in sources]).astype(np.float64)
-        positive = np.minimum(values, 0) - np.log1p(np.exp(-np.abs(values)))
-        flat[part] = _log_sum_exp(positive) - _log_sum_exp(positive - values)
-    return result
-
-
-def _log_sum_exp(values: np.ndarray) -> np.ndarray:
-    largest = values.max(axis=0)
-    return largest + np.log(np.exp(values - largest).sum(axis=0))
-
-
-def write_ensemble(folder: Path, members: list[Path]) -> None:
-    """Make `folder` hold the scores of an ensemble: only the members' places, relative to it.
+    Args:
+        folder, members: folders.
+        rule: "probability", "logit" (means with equal weights) or "tuned" (weighted mean of probabilities).
+        weights: of the members, for "tuned".
 
     Raises:
         DataError: there is no member, or one cannot be read, or their shapes differ.
     """
     _checked(folder, [open_scores(member) for member in members])
     places = [os.path.relpath(member, folder) for member in members]
-    write_json(folder / ENSEMBLE, {"rule": RULE, "members": places})
+    numbers = None if weights is None else [float(weight) for weight in weights]
+    write_json(folder / ENSEMBLE, {"rule": rule, "weights": numbers, "members": places})
 
 
 def open_scores(folder: Path) -> Scores:
@@ -97,7 +88,9 @@ def open_scores(folder: Path) -> Scores:
     """
     if (folder / ENSEMBLE).is_file():
         description = read_json(folder / ENSEMBLE)
-        return _checked(folder, [open_scores(folder / place) for place in description["members"]])
+        members = _checked(folder, [open_scores(folder / place) for place in description["members"]])
+        weights = description["weights"]
+        return EnsembleScores(members, description["rule"], None if weights is None else tuple(weights))
     path = folder / LOGITS
     try:
         logits = np.load(path, mmap_mode="r")
@@ -109,8 +102,8 @@ def open_scores(folder: Path) -> Scores:
     return StoredScores(logits)
 
 
-def _checked(folder: Path, members: list[Scores]) -> EnsembleScores:
+def _checked(folder: Path, members: list[Scores]) -> tuple[Scores, ...]:
     shapes = sorted({member.shape for member in members})
     if len(shapes) != 1:
         raise DataError(f"{folder}: an ensemble's members must score the same videos, but their shapes are {shapes}")
-    return EnsembleScores(tuple(members))
+    return tuple(members)

@@ -112,8 +112,9 @@ class Job:
         column = self.parameters.get("column")
         title = "DNN's LSTM" if column == AGGREGATOR else COLUMNS[column].title if column else ""
         seed = f"seed {self.parameters['seed']}" if "seed" in self.parameters else ""
+        videos = "tune videos" if self.parameters.get("part") == "tune" else ""
         variant = self.variant if column else ""
-        return " ".join([self.stage.name, ", ".join(part for part in (title, seed, variant) if part)]).strip()
+        return " ".join([self.stage.name, ", ".join(part for part in (title, seed, videos, variant) if part)]).strip()
 
     def folder(self, runs: Path) -> Path:
         """Where the job's files lie."""
@@ -219,14 +220,17 @@ class Graph:
         return self.job("aggregate", inputs, column=AGGREGATOR, seed=seed)
 
     @functools.cache  # noqa: B019
-    def predict(self, column: str, seed: int) -> Job:
-        """Logits of the pool; an ensemble's are read through its members."""
+    def predict(self, column: str, seed: int, part: str = "pool") -> Job:
+        """Logits of the pool, or of the tune videos; an ensemble's are read through its members."""
         members = COLUMNS[column].members
         if members:
             inputs = {member: self.predict(member, seed) for member in members}
-        else:
-            inputs = {"train": self.train(column, seed), **self._model_inputs(column)}
-        return self.job("predict", inputs, column=column, seed=seed)
+            if self.profile.ensemble.rule == "tuned":
+                inputs |= {f"tune:{member}": self.predict(member, seed, "tune") for member in members} | self.corpus
+            return self.job("predict", inputs, ("ensemble",), column=column, seed=seed)
+        inputs = {"train": self.train(column, seed), **self._model_inputs(column)}
+        named = {} if part == "pool" else {"part": part}
+        return self.job("predict", inputs, column=column, seed=seed, **named)
 
     def explain(self, column: str, seed: int) -> Job:
         """Kernels and attention."""

@@ -243,13 +243,26 @@ def run_predict(step: Step) -> None:
 
     members = COLUMNS[step.column].members
     if members:
-        write_ensemble(step.out, [step.input(member) for member in members])
+        rule = step.profile.ensemble.rule
+        weights = _tuned_weights(step, members) if rule == "tuned" else None
+        write_ensemble(step.out, [step.input(member) for member in members], rule, weights)
         return
     corpus, training = Corpus(step), step.profile.training
+    rows = getattr(corpus.split, step.job.parameters.get("part", "pool"))
     predict(
-        _trained(step, corpus), corpus.source, corpus.split.pool, corpus.spec, training.normalisation,
+        _trained(step, corpus), corpus.source, rows, corpus.spec, training.normalisation,
         training.batch_size, step.out, step.progress, compute_of(step.profile),
     )  # fmt: skip
+
+
+def _tuned_weights(step: Step, members: tuple[str, ...]) -> Any:
+    """The ensemble's weights that fit the tune videos best."""
+    from replicate.ensembles import tuned_weights
+    from replicate.scores import open_scores
+
+    corpus = Corpus(step)
+    logits = [open_scores(step.input(f"tune:{member}")).read(slice(None)) for member in members]
+    return tuned_weights(logits, corpus.labels.encode(corpus.split.tune))
 
 
 def run_explain(step: Step) -> None:

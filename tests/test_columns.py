@@ -24,12 +24,13 @@ from replicate.compute import Compute
 from replicate.config import CoherenceConfig, ModelConfig, load_profile
 from replicate.data.batches import ArraySource, Batch
 from replicate.data.spec import Feature
+from replicate.ensembles import mean_probability
 from replicate.errors import ConfigurationError
 from replicate.optimise import Optimiser
 from replicate.predict import aggregate, infer
 from replicate.progress import PlainLines
 from replicate.record import read_json
-from replicate.scores import mean_probability, open_scores, write_ensemble
+from replicate.scores import open_scores, write_ensemble
 from replicate.stages import Graph
 from replicate.train import WEIGHTS, train
 
