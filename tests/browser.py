@@ -98,11 +98,11 @@ class Page:
         await self.send("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
 
     async def click(self, selector: str) -> None:
-        """Click with the mouse into the middle of the first element that a CSS selector finds."""
+        """Click with the mouse into the middle of (the first line of) the first element that a CSS selector finds."""
         place = await self.evaluate(
             f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
             " e.scrollIntoView({block: 'center'});"
-            " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+            " const r = e.getClientRects()[0]; return [r.x + r.width / 2, r.y + r.height / 2]; })()"
         )
         where = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
         await self.send("Input.dispatchMouseEvent", type="mousePressed", **where)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from record_fixtures import ALL, write_fixture
+from report_runs import complete_run
 
 from replicate.errors import ConfigurationError, MissingResult
 from replicate.report.figure_attention import draw_attention, draw_effective_frames
@@ -33,9 +34,7 @@ NAMES = {
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """A complete synthetic run with its figures."""
-    folder = write_fixture(tmp_path_factory.mktemp("complete") / "smoke")
-    make_figures(folder)
-    return folder
+    return complete_run(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
