@@ -54,7 +54,7 @@ def parse(spec: DatasetSpec, payload: bytes, strided: bool = True) -> Record:
 
     Raises:
         FormatError: a key is missing, a width is wrong, modalities differ in length, there are no or too many frames,
-            a label is out of range, the id is not text, or the bytes are no such message.
+            no label or one out of range, the id is not text, or the bytes are no such message.
     """
     if spec.layout == "example":
         record = _parse_example(spec, payload)
@@ -74,8 +74,14 @@ def check(spec: DatasetSpec, record: Record) -> None:
         raise FormatError("has zero frames")
     if frames > spec.frame_limit:
         raise FormatError(f"has {frames} frames, more than {spec.frame_limit}")
+    if spec.dtype == "float32":
+        for feature, values in zip(spec.features, record.features, strict=True):
+            if not np.isfinite(values).all():
+                raise FormatError(f"{feature.key!r} holds values that are not finite")
     if not record.id or "\0" in record.id:
         raise FormatError(f"its id {record.id!r} is empty or holds a zero byte")
+    if not len(record.labels):
+        raise FormatError(f"has no labels (key {spec.label_key!r})")
     for label in record.labels.tolist():
         if not 0 <= label < spec.label_count:
             raise FormatError(f"label {label} is out of range 0..{spec.label_count - 1}")
@@ -88,17 +94,18 @@ def _parse_strided(spec: DatasetSpec, payload: bytes) -> Record | None:
         lists, lists_end = _field(payload, end, _SECOND)
         if lists_end != len(payload):
             return None
-        features = _strided_lists(spec, payload, lists, lists_end)
+        features = _strided_lists(spec, payload, lists)
         context = messages.Features.FromString(payload[begin:end])
     except (_Irregular, IndexError, DecodeError):
         return None
     return Record(*_context(spec, context.feature), features)
 
 
-def _strided_lists(spec: DatasetSpec, payload: bytes, at: int, end: int) -> tuple[np.ndarray, ...]:
-    """FeatureLists: map<string, FeatureList>; each entry is {1: key, 2: FeatureList {1: Feature, 1: Feature, ...}}."""
+def _strided_lists(spec: DatasetSpec, payload: bytes, at: int) -> tuple[np.ndarray, ...]:
+    """FeatureLists, which reaches from `at` to the payload's end: map<string, FeatureList>; each entry is {1: key,
+    2: FeatureList {1: Feature, 1: Feature, ...}}."""
     headers, found = _headers(spec), {}
-    while at < end:
+    while at < len(payload):
         entry, at = _field(payload, at, _FIRST)
         key, key_end = _field(payload, entry, _FIRST)
         frames, frames_end = _field(payload, key_end, _SECOND)
@@ -106,7 +113,7 @@ def _strided_lists(spec: DatasetSpec, payload: bytes, at: int, end: int) -> tupl
         if frames_end != at or name not in headers or name in found:
             raise _Irregular
         found[name] = _strided_frames(payload, frames, frames_end, *headers[name])
-    if at != end or len(found) != len(headers):
+    if len(found) != len(headers):
         raise _Irregular
     return tuple(found[name] for name in headers)
 
@@ -175,11 +182,7 @@ def _context(spec: DatasetSpec, context) -> tuple[str, np.ndarray]:
     ids = context[spec.id_key].bytes_list.value if spec.id_key in context else ()
     if len(ids) != 1:
         raise FormatError(f"has {f'{len(ids)} ids' if ids else 'no id'} (key {spec.id_key!r})")
-    if spec.label_key not in context:
-        raise FormatError(f"has no labels (key {spec.label_key!r})")
-    if context[spec.label_key].WhichOneof("kind") not in ("int64_list", None):
-        raise FormatError(f"its labels (key {spec.label_key!r}) are not integers")
-    labels = context[spec.label_key].int64_list.value
+    labels = context[spec.label_key].int64_list.value if spec.label_key in context else ()
     try:
         return ids[0].decode(), np.fromiter(labels, np.int64, len(labels))
     except UnicodeDecodeError:
@@ -220,7 +223,5 @@ def _parse_example(spec: DatasetSpec, payload: bytes) -> Record:
         values = np.array(context[feature.key].float_list.value, np.float32)
         if len(values) != feature.width:
             raise FormatError(f"{feature.key!r} has {len(values)} values, not {feature.width}")
-        if not np.isfinite(values).all():
-            raise FormatError(f"{feature.key!r} holds values that are not finite")
         arrays.append(values[None])
     return Record(video, labels, tuple(arrays))

@@ -6,7 +6,7 @@ import os
 import numpy as np
 
 from replicate.data.example import FormatError, Record, check
-from replicate.data.spec import DatasetSpec
+from replicate.data.spec import DatasetSpec, Feature
 
 
 @functools.cache
@@ -39,13 +39,22 @@ def parse(spec: DatasetSpec, payload: bytes) -> Record:
         else:
             lists = {feature.key: tf.io.FixedLenSequenceFeature([], tf.string) for feature in spec.features}
             values, frames = tf.io.parse_single_sequence_example(payload, context, lists)
-            features = tuple(_decode(tf, frames[feature.key], feature.width) for feature in spec.features)
+            features = tuple(_decode(tf, frames[feature.key], feature) for feature in spec.features)
+        video = values[spec.id_key].numpy().decode()
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
         raise FormatError(f"TensorFlow cannot parse it: {error.message}") from None
-    record = Record(values[spec.id_key].numpy().decode(), values[spec.label_key].values.numpy(), features)
+    except UnicodeDecodeError:
+        raise FormatError(f"its id (key {spec.id_key!r}) is not UTF-8 text") from None
+    record = Record(video, values[spec.label_key].values.numpy(), features)
     check(spec, record)
     return record
 
 
-def _decode(tf, frames, width: int) -> np.ndarray:
-    return tf.reshape(tf.io.decode_raw(frames, tf.uint8), (-1, width)).numpy()
+def _decode(tf, frames, feature: Feature) -> np.ndarray:
+    """(frames, width) uint8 out of a list of byte strings, which must be of equal length."""
+    if not len(frames):
+        return np.zeros((0, feature.width), np.uint8)
+    values = tf.io.decode_raw(frames, tf.uint8).numpy()
+    if values.shape[1] != feature.width:
+        raise FormatError(f"frames of {feature.key!r} have {values.shape[1]} values, not {feature.width}")
+    return values

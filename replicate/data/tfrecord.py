@@ -122,7 +122,7 @@ class Shard:
         if remaining < HEADER:
             fault = "is not a TFRecord file" if offset == 0 else "the file ends within a record's header (truncated)"
             raise RecordError(self.path, record, offset, fault)
-        header = self._bytes(record, offset, HEADER)
+        header = self._bytes(record, offset, 0, HEADER)
         length, crc = _LENGTH.unpack(header)
         if masked_crc(header[:8]) != crc:
             first = "is not a TFRecord file, or its first length is damaged"
@@ -133,38 +133,37 @@ class Shard:
         return length
 
     def _payload(self, record: int, offset: int, length: int) -> bytes:
-        payload = self._bytes(record, offset + HEADER, length)
-        if masked_crc(payload) != _CRC.unpack(self._bytes(record, offset + HEADER + length, FOOTER))[0]:
+        payload = self._bytes(record, offset, HEADER, length)
+        if masked_crc(payload) != _CRC.unpack(self._bytes(record, offset, HEADER + length, FOOTER))[0]:
             raise RecordError(self.path, record, offset, "CRC of the data differs (flipped bits)")
         return payload
 
-    def _bytes(self, record: int, begin: int, size: int) -> bytes:
-        """Bytes of the file: out of the window if they are in it, else it moves there; what is larger is read alone."""
+    def _bytes(self, record: int, offset: int, skipped: int, size: int) -> bytes:
+        """`size` bytes of the record at `offset`, behind its first `skipped` ones: out of the window if they are in it,
+        else it moves there; what is larger than a window is read alone."""
+        begin = offset + skipped
         at = begin - self._begin
         if at < 0 or at + size > len(self._window):
             try:
                 found = os.pread(self._descriptor, max(size, _WINDOW), begin)
             except OSError as error:
-                raise RecordError(self.path, record, begin, f"cannot be read: {error.strerror}") from None
+                raise RecordError(self.path, record, offset, f"cannot be read: {error.strerror}") from None
             if len(found) < size:
-                raise RecordError(self.path, record, begin, "the file has become shorter while it was read")
+                raise RecordError(self.path, record, offset, "the file has become shorter while it was read")
             if size >= _WINDOW:
                 return found
             self._window, self._begin, at = found, begin, 0
         return self._window[at : at + size]
 
     def _next_header(self, begin: int) -> int:
-        """Where the first header from `begin` on lies whose CRC is right and whose record ends within the file; the
-        file's size if there is none."""
+        """Where the first header from `begin` on lies whose CRC is right; the file's size if there is none."""
         while begin < self.size:
             part = os.pread(self._descriptor, _SEARCHED + HEADER, begin)
             for likely in _LIKELY_LENGTH.finditer(part, 0, _SEARCHED + 8):
                 at = likely.start()
                 if len(part) - at < HEADER:
                     break
-                length, crc = _LENGTH.unpack_from(part, at)
-                fits = length <= self.size - begin - at - HEADER - FOOTER
-                if fits and masked_crc(part[at : at + 8]) == crc:
+                if masked_crc(part[at : at + 8]) == _LENGTH.unpack_from(part, at)[1]:
                     return begin + at
             begin += _SEARCHED
         return self.size
