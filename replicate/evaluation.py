@@ -12,9 +12,10 @@ from replicate.data.splits import Split
 from replicate.errors import DataError
 from replicate.evaluate.bootstrap import weight_vectors
 from replicate.evaluate.draws import Draws, SparseLabels
-from replicate.evaluate.influence import CELLS, GROUPS, ColumnMeasures, in_threads, measure_column
+from replicate.evaluate.influence import CELLS, GROUPS, ColumnMeasures, measure_column
 from replicate.evaluate.metrics import TOP_K, Evaluation, check_finite, evaluate
 from replicate.evaluate.protocol import Protocol
+from replicate.evaluate.threads import in_threads
 from replicate.evaluate.video_ranks import average_precision_block
 from replicate.record import atomic_file
 from replicate.schema import LEVELS, Cell, ClassSet, EvaluateRecord, Metric, Support

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from replicate.evaluate.influence import in_threads
+from replicate.evaluate.threads import in_threads
 
 BLOCK = 64  # replicates that share one stream of random numbers
 _ROWS = 1 << 13

@@ -1,9 +1,13 @@
-"""Test draws as index views into one pool, and labels as compressed rows."""
+"""Test draws as index views into one pool, labels as compressed rows, and both with weights of videos."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
+from replicate.evaluate.average_precision import WIDTH
+
+_ROWS = 1 << 13  # videos weighed at a time
 
 
 @dataclass(frozen=True)
@@ -31,26 +35,12 @@ class Draws:
         """(videos,) int64: the union of the draws, ascending positions into the pool."""
         return np.unique(self.positions)
 
-    @cached_property
-    def membership(self) -> tuple[np.ndarray, np.ndarray]:
-        """Draws of every video of the union in compressed rows: (videos + 1,) int64 offsets, int64 draw numbers."""
-        places = np.searchsorted(self.videos, self.positions)
-        draw = np.repeat(np.arange(self.count), self.size)
-        order = np.argsort(places.ravel(), kind="stable")
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(places.ravel(), minlength=len(self.videos)))])
-        return offsets.astype(np.int64), draw[order].astype(np.int64)
-
-    def members(self, draw: int) -> np.ndarray:
-        """(draw size,) places of a draw's videos in the union, ascending."""
-        return np.sort(np.searchsorted(self.videos, self.positions[draw]))
-
     @property
     def overlap(self) -> float:
         """Share of a draw's videos that another draw holds too, on average over pairs; 0 for disjoint draws."""
         if self.count < 2:
             return 0.0
-        offsets, _ = self.membership
-        times = np.diff(offsets)
+        times = np.unique(self.positions, return_counts=True)[1]
         return float((times * (times - 1)).sum() / (self.count * (self.count - 1) * self.size))
 
 
@@ -106,3 +96,47 @@ class SparseLabels:
         part = slice(self.offsets[begin], self.offsets[end])
         result[self.video_of[part] - begin, self.values[part]] = True
         return result
+
+
+@dataclass(frozen=True)
+class DrawView:
+    """One draw within the union of all.
+
+    Attributes:
+        videos: (draw size,) int64 places in the union, ascending.
+        labels: of these videos.
+    """
+
+    videos: np.ndarray
+    labels: SparseLabels
+
+
+class Sample:
+    """Draws with the labels of their videos and vectors of weights."""
+
+    def __init__(self, draws: Draws, labels: SparseLabels, weights: np.ndarray):
+        """
+        Args:
+            draws: the test draws.
+            labels: of their union.
+            weights: (videos of the union, replicates) uint8.
+        """
+        self.draws, self.labels, self.weights = draws, labels, weights
+        places = np.sort(np.searchsorted(draws.videos, draws.positions), axis=1)
+        taken = (SparseLabels.take(labels.offsets, labels.values, videos, labels.nodes) for videos in places)
+        self.views = tuple(DrawView(videos, each) for videos, each in zip(places, taken, strict=True))
+        padded = np.pad(weights, ((0, 0), (0, -weights.shape[1] % WIDTH)))
+        self.slices = [np.ascontiguousarray(padded[:, k : k + WIDTH]) for k in range(0, padded.shape[1], WIDTH)]
+
+    def weighted_sums(self, view: DrawView, values: np.ndarray) -> np.ndarray:
+        """(replicates,) float64: sums over the videos of a draw of weight x value, from (draw size,) values."""
+        used = np.flatnonzero(values)
+        total = np.zeros(self.weights.shape[1])
+        for begin in range(0, len(used), _ROWS):
+            part = used[begin : begin + _ROWS]
+            total += values[part].astype(np.float64) @ self.weights[view.videos[part]].astype(np.float64)
+        return total
+
+    def cut(self, parts: list[np.ndarray]) -> np.ndarray:
+        """(replicates,) from the results of `slices`, one (WIDTH,) array each."""
+        return np.concatenate(parts)[: self.weights.shape[1]] if parts else np.zeros(0)

@@ -4,7 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from replicate.evaluate.sweeps import compiled
+from replicate.evaluate.average_precision import compiled
+from replicate.evaluate.draws import SparseLabels
+from replicate.evaluate.rows import BLOCK, Rows
+from replicate.evaluate.threads import in_threads
 
 
 class VideoRanks(NamedTuple):
@@ -15,15 +18,34 @@ class VideoRanks(NamedTuple):
     perr: np.ndarray  # (groups, videos) float64: precision at equal recall rate; NaN without a positive
     first: np.ndarray  # (groups, videos) float64: 1 where the highest node is positive, else 0; NaN without a positive
 
-    @classmethod
-    def empty(cls, groups: int, videos: int, top_k: int) -> "VideoRanks":
-        """Arrays to fill."""
-        score = np.full((groups, videos, top_k), np.nan, np.float32)
-        hit = np.zeros((groups, videos, top_k), bool)
-        return cls(score, hit, *(np.full((groups, videos), np.nan) for _ in range(2)))
+
+def rank_videos(
+    rows: Rows, labels: SparseLabels, levels: np.ndarray, groups: int, top_k: int, threads: int
+) -> VideoRanks:
+    """Rank the nodes of every video.
+
+    Args:
+        rows: scores of the videos.
+        labels: of the same videos.
+        levels: (nodes,) int64.
+        groups: 1 + the number of levels.
+        top_k: nodes that are kept.
+        threads: how many rank at once.
+    """
+    ranks = VideoRanks(
+        np.full((groups, len(rows), top_k), np.nan, np.float32), np.zeros((groups, len(rows), top_k), bool),
+        *(np.full((groups, len(rows)), np.nan) for _ in range(2)),
+    )  # fmt: skip
+    nodes = _group_nodes(levels, groups)
+
+    def rank(begin: int) -> None:
+        _rank_block(rows.block(begin), labels.offsets, labels.values, *nodes, begin, ranks)
+
+    in_threads(rank, range(0, len(rows), BLOCK), threads)
+    return ranks
 
 
-def group_nodes(levels: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
+def _group_nodes(levels: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes of every group in compressed rows: group 0 is all nodes, group 1 + l those of level l, each ascending."""
     lists = [np.arange(len(levels)), *(np.flatnonzero(levels == level) for level in range(groups - 1))]
     offsets = np.concatenate([[0], np.cumsum([len(each) for each in lists])])
@@ -31,7 +53,7 @@ def group_nodes(levels: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray
 
 
 @compiled
-def rank_block(scores, label_offsets, label_values, group_offsets, group_nodes, first_video, out):
+def _rank_block(scores, label_offsets, label_values, group_offsets, node_lists, first_video, out):
     """Fill `out` for videos first_video ... of which `scores` (videos, nodes) are the scores."""
     groups, top_k = len(group_offsets) - 1, out.score.shape[2]
     positive = np.zeros(scores.shape[1], np.bool_)
@@ -42,7 +64,7 @@ def rank_block(scores, label_offsets, label_values, group_offsets, group_nodes, 
         for node in labels:
             positive[node] = True
         for group in range(groups):
-            nodes = group_nodes[group_offsets[group] : group_offsets[group + 1]]
+            nodes = node_lists[group_offsets[group] : group_offsets[group + 1]]
             wanted = 0
             for node in nodes:
                 wanted += positive[node]
