@@ -141,7 +141,7 @@ class Browser:
         self._loop = asyncio.new_event_loop()
 
     def __enter__(self) -> "Browser":
-        environment = {**os.environ, "HOME": str(self._profile)}
+        environment = {**os.environ, "HOME": str(self._profile), "TMPDIR": str(self._profile)}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self._process = subprocess.Popen(self._command, env=environment, **quiet)
         try:

@@ -111,6 +111,20 @@ def test_a_level_without_positives_leaves_the_others(tmp_path):
     assert {drawing.name for drawing in drawings} == NAMES
 
 
+def test_columns_that_are_not_the_papers_are_drawn_without_its_values(made, tmp_path):
+    folder = write_fixture(tmp_path, columns=("rnn_attn", "tc_rnn"))
+    for path in sorted((folder / "records").glob("*.json")):  # the pair under names of its own
+        renamed = path.with_name(path.name.replace("tc_rnn", "tc_mine").replace("rnn_attn", "mine"))
+        text = path.read_text().replace('"tc_rnn"', '"tc_mine"').replace('"rnn_attn"', '"mine"')
+        path.unlink()
+        renamed.write_text(text)
+    records = Records.open(folder)
+    assert gain_table(records).paper_gain.isna().all() and score_table(records).paper.isna().all()
+    drawings, reasons = draw_all(records)
+    assert {drawing.name for drawing in drawings} >= {"gains", "class_gains", "learning_curves", "figure8"}
+    assert "no column of this run is one of the paper's with a defined score" in reasons
+
+
 def test_kernels_are_averaged_over_maps_and_heads_then_divided_by_their_absolute_sum(records):
     explained = records.explain["tc_tm", 0]
     kernels = explained.model_copy(

@@ -21,6 +21,7 @@ from replicate.report.style import (
 )
 from replicate.schema import HEADLINE, LEVELS
 
+NUMBERS = ("low", "high", "seeds_low", "seeds_high", "paper_gain")  # of a row; not a number where there is none
 SPREAD = 0.17  # distance between pairs within a level, in units of the distance between levels
 
 
@@ -53,12 +54,17 @@ def gain_table(records: Records) -> pd.DataFrame:
                         "seeds_low": seed_low,
                         "seeds_high": seed_high,
                         "starred": found.starred,
-                        "paper_gain": reference.table1()[metric, level, column].increment,
+                        "paper_gain": papers(metric, level, column).increment,
                     }
                 )
     if not rows:
         raise NotDrawn("no difference of this run is defined")
-    return pd.DataFrame(rows).astype(dict.fromkeys(("low", "high", "seeds_low", "seeds_high"), float))
+    return pd.DataFrame(rows).astype(dict.fromkeys(NUMBERS, float))
+
+
+def papers(metric: str, level: str, column: str) -> reference.PaperCell:
+    """What the paper prints in a cell; nothing for a column that it has not."""
+    return reference.table1().get((metric, level, column), reference.NOT_IN_PAPER)
 
 
 def draw_gains(records: Records) -> Drawing:
@@ -118,10 +124,12 @@ def draw_against_paper(records: Records) -> Drawing:
     """Our scores against the paper's in every cell of Table 1, and our increments against its.
 
     Raises:
-        NotDrawn: see gain_table.
+        NotDrawn: see gain_table; or no column of the run is the paper's.
     """
     gains = gain_table(records)
-    scores = score_table(records)
+    scores = score_table(records).dropna()
+    if scores.empty:
+        raise NotDrawn("no column of this run is one of the paper's with a defined score")
     title = titled("Ours against the paper's, every cell of Table 1", records)
     figure = canvas(title, FULL_WIDTH, 4.0)
     left, right = figure.subplots(1, 2)
@@ -161,14 +169,14 @@ def score_table(records: Records) -> pd.DataFrame:
         for metric in HEADLINE:
             for level in LEVELS:
                 means = records.seed_means(column.slug, metric, level)
-                paper = reference.table1()[metric, level, column.slug].value
+                paper = papers(metric, level, column.slug).value
                 ours = float(np.mean(means)) if means else None
                 rows.append({"column": column.slug, "metric": metric, "level": level, "ours": ours, "paper": paper})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"ours": float, "paper": float})
 
 
 def _limits(axes, x: pd.Series, y: pd.Series) -> None:
     """Frame the points; a diagonal far away must not squeeze them."""
-    for setter, values in ((axes.set_xlim, x.dropna()), (axes.set_ylim, y.dropna())):
+    for setter, values in ((axes.set_xlim, x), (axes.set_ylim, y)):
         margin = 0.06 * (values.max() - values.min()) + 1e-3
         setter(values.min() - margin, values.max() + margin)

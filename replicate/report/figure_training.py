@@ -3,11 +3,11 @@
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from replicate.columns import Column
+from replicate.columns import OWN, Column
 from replicate.report.records import Records
 from replicate.report.style import FULL_WIDTH, HALF_WIDTH, Drawing, NotDrawn, canvas, line_of, points_axis, titled
 
-FAMILY_TITLE = {"dnn": "DNN", "rnn": "RNN", "netvlad": "NetVLAD", "transformer": "Transformer"}
+FAMILY_TITLE = {"dnn": "DNN", "rnn": "RNN", "netvlad": "NetVLAD", "transformer": "Transformer", OWN: "Own"}
 
 
 def training_table(records: Records) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from replicate.columns import Column
+from replicate.columns import OWN, Column
 from replicate.errors import MissingResult
 from replicate.record import write_bytes, write_text
 from replicate.report.records import Records
@@ -23,8 +23,8 @@ ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
 # Greys of their own, so that a page can replace each of them in dark mode.
 INK, MUTED, RULE, PAPER = "#1b1b20", "#62626e", "#dcdce3", "#fffffe"
 
-FAMILY_COLOUR = {"dnn": MUTED, "rnn": BLUE, "netvlad": VERMILLION, "transformer": GREEN, "": PURPLE}
-FAMILY_MARKER = {"dnn": "X", "rnn": "o", "netvlad": "s", "transformer": "^", "": "D"}
+FAMILY_COLOUR = {"dnn": MUTED, "rnn": BLUE, "netvlad": VERMILLION, "transformer": GREEN, "": PURPLE, OWN: ORANGE}
+FAMILY_MARKER = {"dnn": "X", "rnn": "o", "netvlad": "s", "transformer": "^", "": "D", OWN: "P"}
 LEVEL_COLOUR = {0: ORANGE, 1: BLUE, 2: GREEN, 3: PURPLE}
 LEVEL_MARKER = {0: "o", 1: "s", 2: "^", 3: "D"}
 LEVEL_NAME = {"overall": "Overall", "0": "Level 0", "1": "Level 1", "2": "Level 2", "3": "Level 3"}
