@@ -77,6 +77,7 @@ def part(low, high, paper=None, slack=0.0, wide=None):
         ((-0.3, -0.1), None, REFUTED),
         ((-0.3, 0.1), None, INCONCLUSIVE),
         ((0.0, 0.3), 0.2, INCONCLUSIVE),
+        ((0.0, 0.0), 0.2, INCONCLUSIVE),
     ],
 )
 def test_rule_for_one_effect(interval, paper, verdict):

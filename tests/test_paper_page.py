@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from record_fixtures import write_fixture
 
+from replicate.config import load_profile
 from replicate.errors import ConfigurationError
 from replicate.report import pages, paper_page
 from replicate.report.claims import judge, registry
+from replicate.stages import flatten
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPER = (ROOT / "PAPER.md").read_text(encoding="utf-8")
@@ -47,6 +49,13 @@ def test_all_46_errata_are_there_with_a_known_state():
         assert each.state in paper_page.STATES, each.number
         assert each.option or each.state != "option", each.number
         assert f"| {each.number} | {each.about} |" in PAPER
+
+
+def test_options_that_the_page_names_are_fields_of_a_profile():
+    fields = {name for name, _ in flatten(load_profile("paper"))}
+    named = set(re.findall(r"`((?:coherence|model|training|ensemble|split|tuning)\.\w+)", PAPER))
+    assert len(named) > 20
+    assert named <= fields
 
 
 def test_every_equation_table_and_figure_has_a_row():

@@ -140,7 +140,9 @@ def test_undefined_cells_are_not_zero_and_say_why(tmp_path):
     rows = [row for row in csv.DictReader(text(folder, "table1.csv").splitlines()) if row["level"] == "3"]
     assert all(row["ours"] == "" and "no video of the pool" in row["reason"] for row in rows)
     page = text(folder, "table1.md")
-    assert "GAP, level 3: no video of the pool has a positive at level 3." in page
+    assert (
+        "GAP level 3; MAP level 3; PERR level 3; Hit@1 level 3: no video of the pool has a positive at level 3." in page
+    )
     line = next(line for line in page.splitlines() if "Level 3" in line)
     assert {cell.strip() for cell in line.strip("|").split("|")[2:]} == {"-"}
 

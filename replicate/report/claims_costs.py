@@ -61,8 +61,7 @@ CLAIMS = [
         statistic="seconds per training step of TC-X over X, minus 1; the interval spans the repeats, fastest against "
         "slowest",
         rule=f"supported when every model's interval lies below {SMALL:.0%}; refuted when one lies above; else "
-        "inconclusive; "
-        "shown is the slowest",
+        "inconclusive; shown is the slowest",
         unit="percent",
         judge=_overhead,
     ),
@@ -72,8 +71,7 @@ CLAIMS = [
         section="4.3, Table 2",
         statistic="bytes of weights of TC-X minus X",
         rule=f"supported when every model grows by less than {SAME_SIZE} MB, so that Table 2 would print the same; "
-        "else "
-        "refuted; a count, so there is no interval",
+        "else refuted; a count, so there is no interval",
         unit="megabytes",
         judge=_size,
     ),

@@ -234,8 +234,7 @@ CLAIMS = [
         text="Coherence helps classes with fewer examples more.",
         section="4.3",
         statistic="minus the rank correlation, over nodes, of the gain in average precision with the number of "
-        "training "
-        "videos; Fisher interval that takes nodes as independent, which a hierarchy's are not",
+        "training videos; Fisher interval that takes nodes as independent, which a hierarchy's are not",
         rule=ALL_RULE,
         unit="correlation",
         judge=_rare_classes,

@@ -34,9 +34,8 @@ def _mutual_neighbours(_: object) -> Judgement:
     equal = abs(far[0] - far[1]) < TOLERANCE
     evidence = (
         f"With e = (1.0, 0.2) at distance 1 the weights are {far[0]:.2f} and {far[1]:.2f}; they are equal only at "
-        "distance 0 "
-        f"({same[0]:.2f}, {same[1]:.2f}) or for equal energies, because the logits differ by (e_i - e_j)(1 - d) "
-        "(erratum 7)."
+        f"distance 0 ({same[0]:.2f}, {same[1]:.2f}) or for equal energies, because the logits differ by (e_i - e_j)(1 "
+        "- d) (erratum 7)."
     )
     return Judgement(SUPPORTED if equal else REFUTED, evidence, float(far[0] - far[1]), None, None, 0.0, None)
 
@@ -73,10 +72,8 @@ def _convolution(_: object) -> Judgement:
     linear = gap < TOLERANCE and fixed < TOLERANCE
     evidence = (
         f"Doubling the frames changes Eq. 7's logits by {gap:.2f} more than twice, so with weights taken from the data "
-        "it is "
-        f"no convolution; with weights fixed by offset it is one (largest difference {fixed:.0e}). The layer that was "
-        "run "
-        "learns fixed weights (erratum 6)."
+        f"it is no convolution; with weights fixed by offset it is one (largest difference {fixed:.0e}). The layer "
+        "that was run learns fixed weights (erratum 6)."
     )
     return Judgement(SUPPORTED if linear else REFUTED, evidence, float(gap), None, None, 0.0, None)
 
@@ -112,9 +109,8 @@ def _sign(_: object) -> Judgement:
     plus = softmax(neighbour_sum(energies, distances, 1, sign=1))
     evidence = (
         f"exp(+d) gives a frame at distance 0.1 the weight {near:.2f} and one at 2.0 {far:.2f}; two frames with e = "
-        "(1.0, 0.2) "
-        f"at distance 1 get {plus[0]:.2f} and {plus[1]:.2f}, their order reversed (erratum 1). Eqs. 4, 6, 8 print "
-        "exp(-d)."
+        f"(1.0, 0.2) at distance 1 get {plus[0]:.2f} and {plus[1]:.2f}, their order reversed (erratum 1). Eqs. 4, 6, 8 "
+        "print exp(-d)."
     )
     return Judgement(SUPPORTED if near > far else REFUTED, evidence, float(near - far))
 

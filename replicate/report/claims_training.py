@@ -56,8 +56,9 @@ def is_bell(kernel: np.ndarray) -> bool:
 
 def _kernels(holds: Callable[[np.ndarray], bool]) -> Callable[[Records], Judgement]:
     def judge(records: Records) -> Judgement:
-        if records.run.configuration.get("coherence.initialisation") != "random":
-            return untestable("Kernels that do not start at random are peaked before training (erratum 13).")
+        settings = records.run.configuration
+        if settings.get("coherence.initialisation") != "random" or settings.get("coherence.trainable") is False:
+            return untestable("Only kernels that start at random and are trained tell anything (erratum 13).")
         kernels = [kernel for column, _, kernel in mean_kernels(records) if column in COHERENT and len(kernel) >= 3]
         if not kernels:
             return untestable("No coherent column with a kernel of three frames or more was run.")
@@ -107,8 +108,7 @@ def _never(reason: str) -> Callable[[Records], Judgement]:
 
 SHARE_RULE = (
     "supported when the interval (Clopper-Pearson) of the share lies above one half, because the paper says 'in "
-    "general'; "
-    "refuted when it lies below; else inconclusive; not tested unless kernels start at random"
+    "general'; refuted when it lies below; else inconclusive; not tested unless kernels start at random and are trained"
 )
 
 CLAIMS = [
@@ -135,9 +135,8 @@ CLAIMS = [
         name="attention-more-uniform",
         text="With coherence attention spreads more evenly over the frames.",
         section="4.4.3, Figure 10",
-        statistic="effective number of attended frames, exp(entropy), as a share of the video's frames: mean over the "
-        "pool, "
-        "TC-RNN minus RNN-Attn",
+        statistic="effective number of attended frames, exp(entropy), as a share of the video's frames: mean over "
+        "the pool, TC-RNN minus RNN-Attn",
         rule=POSITIVE_RULE,
         unit="points",
         judge=_attention,
@@ -151,8 +150,7 @@ CLAIMS = [
         unit="",
         judge=_never(
             "One run has one cell of the grid; `replicate grid --model tc_rnn` runs the grid (erratum 12: linear maps "
-            "make "
-            "their number a matter of initialisation)."
+            "make their number a matter of initialisation)."
         ),
     ),
     Claim(

@@ -107,11 +107,9 @@ def label_sets_table() -> str:
     sentences = [
         f"{figures['videos']:,} label sets of the 2018 release, mapped by our label map and closed under ancestors: "
         f"{labels['mean']:.2f} labels per video (standard deviation {labels['sd']:.2f}, at most {labels['greatest']}) "
-        "become "
-        f"{nodes['mean']:.2f} nodes (standard deviation {nodes['sd']:.2f}, at most {nodes['greatest']}).",
+        f"become {nodes['mean']:.2f} nodes (standard deviation {nodes['sd']:.2f}, at most {nodes['greatest']}).",
         f"{figures['positives_beyond_cap']:,} positives ({share:.2%}) lie beyond a video's 20th; above 0.1 % the "
-        "uncapped "
-        "scores would have become the headline.",
+        "uncapped scores would have become the headline.",
     ]
     rows = [
         [

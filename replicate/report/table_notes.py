@@ -42,7 +42,7 @@ def notes1(records: Records, cells: list[Cell1]) -> list[str]:
         _support_note(first),
         "Ours minus the paper's value is for information: data and node names are not the paper's.",
         *_misprint_notes(cells),
-        *dict.fromkeys(f"{_place(cell)}: {cell.reason}." for cell in cells if cell.reason),
+        *_gap_notes(cells),
         protocol_note(records),
     ]
     return notes
@@ -116,10 +116,14 @@ def _level(level: str) -> str:
     return "overall" if level == "overall" else f"level {level}"
 
 
-def _place(cell: Cell1) -> str:
-    if cell.ours is None:
-        return f"{cell.metric}, {_level(cell.level)}"
-    return f"Increment of {COLUMNS[cell.column].title}"
+def _gap_notes(cells: list[Cell1]) -> list[str]:
+    """One sentence per reason for what a cell lacks, with the cells that lack it."""
+    places: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.reason:
+            increment = f", increment of {COLUMNS[cell.column].title}" if cell.ours is not None else ""
+            places.setdefault(cell.reason, []).append(f"{cell.metric} {_level(cell.level)}{increment}")
+    return [f"{'; '.join(dict.fromkeys(named))}: {reason}." for reason, named in places.items()]
 
 
 def notes2(records: Records, columns: list[Column2]) -> list[str]:

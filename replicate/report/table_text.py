@@ -138,7 +138,7 @@ def latex1(records: Records, cells: list[Cell1]) -> str:
 MEGABYTE = 1e6
 # (label, whether ours, field, how its value prints)
 QUANTITIES = (
-    ("Seconds per epoch, projected", "seconds_per_epoch", number),
+    ("Seconds per epoch, projected", "seconds_per_epoch", lambda value: number(value, 2)),
     ("Seconds per step", "seconds_per_step", lambda value: number(value, 4)),
     ("Times its baseline's step", "slower", lambda value: number(value, 3)),
     ("Videos per second", "videos_per_second", number),
@@ -146,7 +146,7 @@ QUANTITIES = (
     ("Peak GPU memory, NVML, MB", "gpu_nvml_bytes", lambda value: number(value / MEGABYTE)),
     ("GPU energy per 1,000 videos, J", "joules_per_1000_videos", number),
     ("Peak resident memory, MB", "rss_bytes", lambda value: number(value / MEGABYTE)),
-    ("Weights, MB", "megabytes", lambda value: number(value, 2)),
+    ("Weights, MB", "megabytes", lambda value: number(value, 3)),
     ("Parameters", "parameters", lambda value: number(value, 0)),
     ("Paper: minutes per epoch", "paper_minutes", lambda value: f"{value:g}"),
     ("Paper: model size, MB", "paper_megabytes", lambda value: f"{value:g}"),

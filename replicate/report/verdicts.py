@@ -12,15 +12,13 @@ VERDICTS = (SUPPORTED, REFUTED, INCONCLUSIVE, UNTESTABLE)
 
 POSITIVE_RULE = (
     "supported when the interval lies above 0; refuted when it does not and also excludes the paper's effect (where "
-    "the "
-    "paper gives none: when it lies below 0); else inconclusive"
+    "the paper gives none: when it lies below 0); else inconclusive, as is an interval without width, which rests on "
+    "no video that tells the columns apart"
 )
 ALL_RULE = (
     "every part is an effect that should be positive; supported when the interval of each lies above 0; refuted when "
-    "one "
-    "part's interval, widened for the number of parts, does not and excludes the paper's effect; else inconclusive; "
-    "shown "
-    "is the weakest part"
+    "one part's interval, widened for the number of parts, does not and excludes the paper's effect; else "
+    "inconclusive; shown is the weakest part"
 )
 
 
@@ -61,7 +59,7 @@ def untestable(reason: str) -> Judgement:
 def verdict_of(part: Part) -> str:
     """POSITIVE_RULE for one part; `wide` is what refutes, so that many parts do not refute by chance."""
     estimate = part.estimate
-    if estimate.interval is None:
+    if estimate.interval is None or estimate.interval[0] == estimate.interval[1]:
         return INCONCLUSIVE
     if estimate.interval[0] > 0:
         return SUPPORTED
@@ -106,6 +104,8 @@ def _size(part: Part) -> str:
     if part.paper is None or part.estimate.interval is None:
         return ""
     low, high = part.estimate.interval
+    if low == high:
+        return "No video tells the columns apart."
     if high < part.paper - part.slack:
         return "Smaller than the paper's effect."
     if low > part.paper + part.slack:
