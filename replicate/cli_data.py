@@ -1,10 +1,14 @@
 """Verbs about records: make the synthetic corpus, index, verify, describe."""
 
+from pathlib import Path
+
 import click
 
+from replicate import progress
 from replicate.command import Command, shared_options
 from replicate.errors import ConfigurationError
-from replicate.steps import shard_patterns, specification
+from replicate.progress import Event
+from replicate.steps import data_root, shard_patterns, specification
 
 
 @click.group()
@@ -34,7 +38,7 @@ def index(command: Command) -> None:
 
     \b
     replicate data index --profile audioset --data-dir ~/data
-    replicate data index --profile audioset --data-dir ~/data --set dataset.max_corrupt=3
+    replicate data index --profile audioset --data-dir ~/data --max-corrupt 3
     """
     command.finish([command.graph.index])
 
@@ -54,7 +58,14 @@ def verify(command: Command, shards: tuple[str, ...]) -> None:
 
     root, patterns = _root(command), list(shards) or shard_patterns(command.profile)
     names = find_shards(root, patterns)
-    faults = find_faults(specification(command.profile), root, names)
+    with progress.listener() as listener:
+        listener.expect(["verify"])
+        listener.notify(Event("verify", "start"))
+
+        def step(done: float, total: float, name: str) -> None:
+            listener.notify(Event("verify", "step", done, total, name))
+
+        faults = find_faults(specification(command.profile), root, names, step)
     for fault in faults:
         click.echo(str(fault))
     click.echo(f"{len(names)} shards read, {len(faults)} faults")
@@ -85,13 +96,15 @@ def info(command: Command) -> None:
     )
     kind = "synthetic" if command.profile.dataset.name == "synthetic" else "real"
     click.echo(f"{command.profile.title}: {kind} records")
-    click.echo(tabulate(rows, headers=("statistic", "this corpus", "calibration fact", "source"), disable_numparse=True))
+    headers = ("statistic", "this corpus", "calibration fact", "source")
+    click.echo(tabulate(rows, headers=headers, disable_numparse=True))
 
 
-def _root(command: Command):
-    corpus = command.graph.index.inputs.get("synthesize")
-    if corpus is not None:
-        return corpus.folder(command.settings.runs)
-    if command.settings.data_dir is None:
-        raise ConfigurationError("no records to verify: give --data-dir or set REPLICATE_DATA")
-    return command.settings.data_dir
+def _root(command: Command) -> Path:
+    """The folder of the profile's shards, without looking into them."""
+    if command.profile.dataset.name != "synthetic":
+        return data_root(command.profile, command.settings.data_dir, None)
+    folder = command.graph.index.inputs["synthesize"].folder(command.settings.runs)
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} holds no corpus yet; make it with `replicate data synthesize`")
+    return folder

@@ -72,11 +72,12 @@ def _fingerprint(data_dir: Path, patterns: tuple[str, ...]) -> Any:
 
 
 def shared_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb --profile, --set, --data-dir and --out, and hand it a Command."""
+    """Give a verb the options that say what is run on which data, and hand it a Command."""
     names = ", ".join(profile_names())
     options = (
         click.option(
-            "--profile", default="smoke", show_default=True, metavar="NAME|FILE.toml", help=f"One of {names}, or a file."
+            "--profile", default="smoke", show_default=True, metavar="NAME|FILE.toml",
+            help=f"One of {names}, or a file.",
         ),
         click.option(
             "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a field, e.g. training.epochs=3."
@@ -84,11 +85,22 @@ def shared_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--data-dir", envvar="REPLICATE_DATA", metavar="DIR", help="Folder of real data; or set REPLICATE_DATA."
         ),
+        click.option(
+            "--max-corrupt", type=click.IntRange(0), metavar="N", help="Leave out and list up to N unusable records."
+        ),
+        click.option(
+            "--reader", type=click.Choice(["native", "tensorflow"]), help="Who parses records; the bytes are the same."
+        ),
         click.option("--out", default="runs", show_default=True, metavar="DIR", help="Folder of runs and results."),
-    )
+    )  # fmt: skip
 
     @functools.wraps(function)
-    def with_command(profile: str, assignments: tuple[str, ...], data_dir: str | None, out: str, **rest: Any) -> None:
+    def with_command(
+        profile: str, assignments: tuple[str, ...], data_dir: str | None, out: str, max_corrupt: int | None,
+        reader: str | None, **rest: Any,
+    ) -> None:  # fmt: skip
+        named = {"dataset.max_corrupt": max_corrupt, "dataset.reader": reader}
+        assignments += tuple(f"{field}={value}" for field, value in named.items() if value is not None)
         function(resolve(profile, assignments, data_dir, out), **rest)
 
     for option in reversed(options):

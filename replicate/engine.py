@@ -116,10 +116,11 @@ def execute(job: Job, settings: Settings, notify: Callable[[Event], None]) -> No
         def progress(done: float, total: float, message: str = "") -> None:
             notify(Event(job.label, "step", done, total, message))
 
-        steps.STEPS[job.stage.name](steps.Step(job, job.profile, settings.runs, settings.data_dir, progress))
-        manifest.write_manifest(folder, job, list(settings.command), hardware.describe())
+        step = steps.Step(job, job.profile, settings.runs, settings.data_dir, progress)
+        notes = steps.STEPS[job.stage.name](step)
+        manifest.write_manifest(folder, job, list(settings.command), hardware.describe(), notes)
     except ReplicateError as error:
-        raise type(error)(f"{job.label}: {error}") from None
+        raise _with_label(error, job.label) from None
     except MemoryError:
         raise IncompleteRun(f"{job.label}: out of memory; free some and issue the same command again") from None
     except OSError as error:
@@ -129,7 +130,16 @@ def execute(job: Job, settings: Settings, notify: Callable[[Event], None]) -> No
     except Exception as error:
         log = _write_log(folder)
         raise IncompleteRun(f"{job.label} failed: {type(error).__name__}: {error}; log: {log}") from None
+    if notes and notes.get("skipped"):
+        left_out = f"{len(notes['skipped'])} unusable records are left out and listed in {folder / manifest.MANIFEST}"
+        notify(Event(job.label, "note", message=left_out))
     notify(Event(job.label, "end", seconds=time.monotonic() - started))
+
+
+def _with_label(error: ReplicateError, label: str) -> ReplicateError:
+    """The same kind of error with the job's name in front; a kind with a constructor of its own becomes its base."""
+    kind = next(kind for kind in type(error).__mro__ if kind.__init__ is Exception.__init__)
+    return kind(f"{label}: {error}")
 
 
 def _sweep(folder: Path) -> None:
@@ -166,9 +176,9 @@ def _walk_with_dask(todo: list[Job], settings: Settings, listener: Listener, sch
     from distributed import Client
 
     run = settings.profile.run
-    threads = {name: str(run.threads_per_job) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    libraries = ("OMP", "MKL", "OPENBLAS", "NUMBA")
     options = {
-        "distributed.scheduler.allowed-failures": 0,  # a job whose worker dies is reported, not tried on the next worker
+        "distributed.scheduler.allowed-failures": 0,  # a job whose worker dies is reported, not tried on another
         "distributed.scheduler.events-cleanup-delay": "1h",
         "distributed.worker.daemon": True,
         "distributed.worker.memory.pause": False,
@@ -178,11 +188,10 @@ def _walk_with_dask(todo: list[Job], settings: Settings, listener: Listener, sch
         "distributed.admin.tick.limit": "1h",  # training steps hold the interpreter for long; that is no fault
         "distributed.worker.multiprocessing-method": "spawn",
         "distributed.nanny.pre-spawn-environ": {
-            **threads,
-            "NUMBA_NUM_THREADS": str(run.threads_per_job),
+            **{f"{library}_NUM_THREADS": str(run.threads_per_job) for library in libraries},
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuDNN's recurrent layers are deterministic only with it
-            # Dask's own setting gives memory back after every tensor, and the page faults cost a third of a training step.
+            # Dask's own setting gives memory back after every tensor; the page faults cost a third of a training step.
             "MALLOC_TRIM_THRESHOLD_": str(1 << 29),
             "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
         },
@@ -194,7 +203,8 @@ def _walk_with_dask(todo: list[Job], settings: Settings, listener: Listener, sch
             try:
                 client = stack.enter_context(Client(scheduler, timeout="20s"))
             except (OSError, ValueError) as error:
-                raise ConfigurationError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error})") from None
+                message = f"--scheduler {scheduler}: no Dask scheduler answers there ({error})"
+                raise ConfigurationError(f"{message}; start one, or leave the option out") from None
         client.subscribe_topic(TOPIC, lambda event: listener.notify(Event(*event[1])))
         _gather(_submit(client, todo, settings), listener)
 

@@ -41,8 +41,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def write_manifest(folder: Path, job: Job, command: list[str], machine: dict[str, Any]) -> None:
-    """Declare a stage done. Its files' hashes are listed, so that a later change to one can be found."""
+def write_manifest(
+    folder: Path, job: Job, command: list[str], machine: dict[str, Any], notes: dict[str, Any] | None = None
+) -> None:
+    """Declare a stage done. Its files' hashes are listed, so that a later change to one can be found.
+
+    Args:
+        folder, job, command: the stage's folder, and what it is of.
+        machine: what it ran on.
+        notes: what a reader of the result must know, e.g. which records were left out.
+    """
     files = {
         str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
         for path in sorted(folder.rglob("*"))
@@ -57,6 +65,7 @@ def write_manifest(folder: Path, job: Job, command: list[str], machine: dict[str
         "packages": package_versions(),
         "machine": machine,
         "command": command,
+        **(notes or {}),
     }
     write_json(folder / MANIFEST, manifest)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a job: 'start', 'step' (done of total), 'end' (seconds) or 'fail' (message)."""
+    """What happened to a job: 'start', 'step' (done of total), 'end' (seconds), 'fail' or 'note' (message)."""
 
     label: str
     kind: str
@@ -18,7 +18,7 @@ class Event:
     seconds: float = 0.0
 
     def as_list(self) -> list[str | float]:
-        """The event as plain values, for the way between processes: to a dictionary, Dask's scheduler would add keys."""
+        """The event as plain values, for the way between processes: Dask's scheduler adds keys to a dictionary."""
         return list(astuple(self))
 
 
@@ -73,6 +73,8 @@ class PlainLines:
             self._say(f"done   {event.label} ({duration(event.seconds)}) [{self._ended}/{self._total}]")
         elif event.kind == "fail":
             self._say(f"FAILED {event.message}")
+        elif event.kind == "note":
+            self._say(f"NOTE   {event.label}: {event.message}")
 
     def _say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -89,12 +91,14 @@ class LiveBars:
     """A bar per running job and one for all of them."""
 
     def __init__(self) -> None:
+        from rich import progress
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description:<28}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        message = TextColumn("{task.fields[message]}")
-        self._bars = Progress(*columns, TimeRemainingColumn(), message, console=Console(stderr=True), transient=True)
+        self._bars = progress.Progress(
+            progress.TextColumn("{task.description:<28}"), progress.BarColumn(), progress.TaskProgressColumn(),
+            progress.TimeElapsedColumn(), progress.TimeRemainingColumn(), progress.TextColumn("{task.fields[message]}"),
+            console=Console(stderr=True), transient=True,
+        )  # fmt: skip
         self._tasks: dict[str, Any] = {}
 
     def __enter__(self) -> "LiveBars":
@@ -120,6 +124,8 @@ class LiveBars:
         elif event.kind == "fail":
             self._close(event.label)
             self._bars.console.print(f"FAILED {event.message}", highlight=False, markup=False)
+        elif event.kind == "note":
+            self._bars.console.print(f"NOTE   {event.label}: {event.message}", highlight=False, markup=False)
 
     def _close(self, label: str) -> None:
         self._bars.advance(self._tasks[""])

@@ -69,7 +69,7 @@ def build_index(
     out: Path,
     max_corrupt: int = 0,
     progress: Callable[..., None] | None = None,
-) -> None:
+) -> list[dict[str, Any]]:
     """Index a corpus into the folder `out`.
 
     Args:
@@ -79,6 +79,9 @@ def build_index(
         out: receives one .npy file per column and index.json.
         max_corrupt: so many unusable records are left out and listed; one more is an error.
         progress: called with (bytes done, bytes in all, message).
+
+    Returns:
+        What was left out: one {"file", "record", "offset", "reason"} per record, in order.
 
     Raises:
         RecordError: the first unusable record beyond `max_corrupt`, or two records with the same id.
@@ -101,6 +104,7 @@ def build_index(
     _refuse_duplicates(root, shards, {name: np.load(out / f"{name}.npy", mmap_mode="r") for name in COLUMNS})
     write_json(out / "index.json", {"dataset": spec.name, "shards": table, "skipped": skipped})
     shutil.rmtree(parts)
+    return skipped
 
 
 def _read_shard(

@@ -22,7 +22,7 @@ def verify(
         progress: called with (shards done, shards in all, name).
     """
     faults: list[RecordError] = []
-    seen: dict[str, tuple[str, int]] = {}
+    seen: dict[str, tuple[int, int]] = {}
     for number, name in enumerate(shards):
         path = str(root / name)
         try:
@@ -31,9 +31,11 @@ def verify(
                 if isinstance(found, RecordError):
                     faults.append(found)
                 elif found.id in seen:
-                    faults.append(RecordError(path, record, offset, repeated_id(found.id, *seen[found.id])))
+                    shard, earlier = seen[found.id]
+                    reason = repeated_id(found.id, shards[shard], earlier)
+                    faults.append(RecordError(path, record, offset, reason))
                 else:
-                    seen[found.id] = name, record
+                    seen[found.id] = number, record
         except RecordError as error:
             faults.append(error)
         if progress:

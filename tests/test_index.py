@@ -1,0 +1,227 @@
+"""Claims: the index says where every record lies and what it is; a killed build goes on; what cannot be used stops it
+with file, record and byte, or is left out and listed, up to a number; verifying lists every fault in one pass."""
+
+import hashlib
+import os
+import shutil
+
+import numpy as np
+import pytest
+from records import TWO, flip, sequence, video, write
+
+from replicate.data import index as indexing
+from replicate.data.batches import RecordSource
+from replicate.data.index import Index, build_index, find_shards, fingerprint
+from replicate.data.tfrecord import FOOTER, HEADER, RecordError, iterate_records
+from replicate.data.verify import verify
+from replicate.errors import DataError
+from replicate.record import read_json
+
+IDS = [["a0", "a1", "a2"], ["b0"], ["c0", "c1"]]
+NAMES = ["part0.tfrecord", "part1.tfrecord", "part2.tfrecord"]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Three shards; video "x<n>" of part p has n + p + 1 frames and the labels n and 5."""
+    for shard, (name, ids) in enumerate(zip(NAMES, IDS, strict=True)):
+        payloads = [video(each, (int(each[1]), 5), frames=int(each[1]) + shard + 1) for each in ids]
+        write(tmp_path / "data" / name, payloads)
+    return tmp_path / "data"
+
+
+def build(corpus, out, **options) -> Index:
+    build_index(TWO, corpus, find_shards(corpus, ["*.tfrecord"]), out, **options)
+    return Index.open(out, corpus)
+
+
+def test_every_record_is_found_and_described(corpus, tmp_path):
+    index = build(corpus, tmp_path / "index")
+    ids = [name for names in IDS for name in names]
+    assert index.count == 6
+    assert [name.decode() for name in index.ids] == ids
+    assert index.shard.tolist() == [0, 0, 0, 1, 2, 2]
+    assert index.record.tolist() == [0, 1, 2, 0, 0, 1]
+    assert index.frames.tolist() == [1, 2, 3, 2, 3, 4]
+    assert [index.labels(row).tolist() for row in range(6)] == [[0, 5], [1, 5], [2, 5], [0, 5], [0, 5], [1, 5]]
+    source = RecordSource(index, TWO, 6)
+    assert [source.record(row).id for row in range(6)] == ids
+
+
+def test_shards_are_listed_with_their_hashes(corpus, tmp_path):
+    index = build(corpus, tmp_path / "index")
+    for shard, name, ids in zip(index.shards, NAMES, IDS, strict=True):
+        content = (corpus / name).read_bytes()
+        assert shard == {
+            "name": name, "bytes": len(content), "records": len(ids), "sha256": hashlib.sha256(content).hexdigest(),
+        }  # fmt: skip
+
+
+def tree(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("killed_at", [0, 1, 2])
+def test_a_killed_build_goes_on_and_ends_the_same(corpus, tmp_path, monkeypatch, killed_at):
+    build(corpus, tmp_path / "whole")
+    real, read = indexing._read_shard, []
+
+    def die(spec, root, name, may_skip):
+        if len(read) == killed_at and "killed" not in read:
+            read.append("killed")
+            raise KeyboardInterrupt
+        read.append(name)
+        return real(spec, root, name, may_skip)
+
+    monkeypatch.setattr(indexing, "_read_shard", die)
+    with pytest.raises(KeyboardInterrupt):
+        build(corpus, tmp_path / "index")
+    assert not (tmp_path / "index" / "index.json").exists()
+    build(corpus, tmp_path / "index")
+    assert [name for name in read if name != "killed"] == NAMES  # no shard is read twice
+    assert tree(tmp_path / "index") == tree(tmp_path / "whole")
+
+
+def damage(corpus):
+    """A flipped bit in a1's frames and a label out of range in c0."""
+    begin = [offset for offset, _ in iterate_records(corpus / NAMES[0])][1]
+    flip(corpus / NAMES[0], begin + HEADER + 30)
+    write(corpus / NAMES[2], [video("c0", (10,)), video("c1", (1, 5), frames=4)])
+    return [
+        {"file": NAMES[0], "record": 1, "offset": begin, "reason": "CRC of the data differs (flipped bits)"},
+        {"file": NAMES[2], "record": 0, "offset": 0, "reason": "label 10 is out of range 0..9"},
+    ]
+
+
+def test_an_unusable_record_stops_the_build_with_its_place_and_remedies(corpus, tmp_path):
+    damage(corpus)
+    with pytest.raises(RecordError) as caught:
+        build(corpus, tmp_path / "index")
+    error = caught.value
+    assert (error.file, error.record) == (str(corpus / NAMES[0]), 1)
+    place = f"{corpus / NAMES[0]}, record 1 at byte {error.offset}: "
+    assert str(error).startswith(f"{place}CRC of the data differs (flipped bits); download the file again")
+    assert str(error).endswith("allow more by --max-corrupt")
+    with pytest.raises(RecordError, match="part2.tfrecord, record 0 at byte 0: label 10 is out of range"):
+        build(corpus, tmp_path / "index", max_corrupt=1)
+
+
+def test_allowed_faults_are_left_out_and_listed_and_numbers_stay(corpus, tmp_path):
+    expected = damage(corpus)
+    skipped = build_index(TWO, corpus, NAMES, tmp_path / "index", max_corrupt=2)
+    assert skipped == expected == read_json(tmp_path / "index" / "index.json")["skipped"]
+    index = Index.open(tmp_path / "index", corpus)
+    assert [name.decode() for name in index.ids] == ["a0", "a2", "b0", "c1"]
+    assert index.record.tolist() == [0, 2, 0, 1]
+    source = RecordSource(index, TWO, 6)
+    assert [source.record(row).id for row in range(4)] == ["a0", "a2", "b0", "c1"]
+    assert [shard["records"] for shard in index.shards] == [2, 1, 1]
+
+
+def test_a_shard_without_a_usable_record_may_be_left_out(corpus, tmp_path):
+    write(corpus / NAMES[1], [video("b0", (10,))])
+    index = build(corpus, tmp_path / "index", max_corrupt=1)
+    assert index.shards[1]["records"] == 0 and index.count == 5
+
+
+def test_a_file_that_cannot_be_read_at_all_is_never_left_out(corpus, tmp_path):
+    (corpus / NAMES[1]).write_bytes(b"")
+    with pytest.raises(RecordError, match="part1.tfrecord: the file is empty"):
+        build(corpus, tmp_path / "index", max_corrupt=100)
+
+
+def test_an_id_that_occurs_twice_is_refused_with_both_places(corpus, tmp_path):
+    shutil.copy(corpus / NAMES[0], corpus / "part3.tfrecord")
+    message = (
+        r"part3.tfrecord, record 0 at byte 0: the id 'a0' occurs before, in part0.tfrecord, record 0 \(3 such records\)"
+    )
+    with pytest.raises(RecordError, match=message):
+        build(corpus, tmp_path / "index")
+
+
+def test_a_pattern_that_matches_nothing_is_named(corpus):
+    with pytest.raises(DataError, match=r"no file under .* matches 'train/\*'; is --data-dir"):
+        find_shards(corpus, ["*.tfrecord", "train/*"])
+
+
+def test_fingerprint_tells_size_and_ends_apart(corpus):
+    before = fingerprint(corpus, NAMES)
+    assert [row[:2] for row in before] == [(name, os.path.getsize(corpus / name)) for name in NAMES]
+    flip(corpus / NAMES[1], 3)
+    after = fingerprint(corpus, NAMES)
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]
+
+
+BAD = {
+    "frames0.tfrecord": (lambda: [video("z0", frames=0)], "record 0 at byte 0: has zero frames"),
+    "frames7.tfrecord": (lambda: [video("z1", frames=7)], "record 0 at byte 0: has 7 frames, more than 6"),
+    "key.tfrecord": (
+        lambda: [sequence({"id": [b"z2"], "labels": [1]}, {"rgb": [[bytes(5)]]})],
+        "record 0 at byte 0: has no frames under key 'audio'",
+    ),
+    "label.tfrecord": (lambda: [video("z3", labels=(3, 10))], "record 0 at byte 0: label 10 is out of range 0..9"),
+    "width.tfrecord": (
+        lambda: [sequence({"id": [b"z4"], "labels": [1]}, {"rgb": [[bytes(4)]], "audio": [[bytes(2)]]})],
+        "record 0 at byte 0: frame 0 of 'rgb' has 4 values, not 5 values",
+    ),
+}
+
+
+def test_verify_lists_every_fault_in_one_pass(corpus):
+    expected = []
+    for name, (payloads, sentence) in BAD.items():
+        write(corpus / name, payloads())
+        expected.append(f"{name}, {sentence}")
+    (corpus / "empty.tfrecord").touch()
+    expected.append("empty.tfrecord: the file is empty; download it again")
+    (corpus / "folder.tfrecord").mkdir()
+    expected.append("folder.tfrecord: cannot be read: Is a directory")
+    (corpus / "page.tfrecord").write_text("<html></html>" * 9)
+    expected.append("page.tfrecord, record 0 at byte 0: is not a TFRecord file, or its first length is damaged")
+
+    size = HEADER + len(video("d0")) + FOOTER
+    flipped = "CRC of the data differs (flipped bits)"
+    for name, byte, reason in (
+        ("header", size + 2, f"CRC of the length differs (flipped bits); reading goes on at byte {2 * size}"),
+        ("payload", size + HEADER + 5, flipped),
+        ("footer", 2 * size - 1, flipped),
+    ):
+        write(corpus / f"{name}.tfrecord", [video(f"{name[0]}{number}") for number in range(3)])
+        flip(corpus / f"{name}.tfrecord", byte)
+        expected.append(f"{name}.tfrecord, record 1 at byte {size}: {reason}")
+    write(corpus / "cut.tfrecord", [video(f"d{number}") for number in range(3)])
+    os.truncate(corpus / "cut.tfrecord", 3 * size - 4)
+    reason = f"the file ends within a record of {size - HEADER - FOOTER} bytes (truncated)"
+    expected.append(f"cut.tfrecord, record 2 at byte {2 * size}: {reason}")
+    write(corpus / "twice.tfrecord", [video("a1")])
+    expected.append("twice.tfrecord, record 0 at byte 0: the id 'a1' occurs before, in part0.tfrecord, record 1")
+
+    shards = find_shards(corpus, ["*.tfrecord"])
+    seen = []
+    faults = verify(TWO, corpus, shards, lambda *event: seen.append(event))
+    assert sorted(str(fault) for fault in faults) == sorted(f"{corpus}/{line}" for line in expected)
+    assert seen[-1] == (len(shards), len(shards), "width.tfrecord")
+
+
+def test_verify_finds_nothing_wrong_with_a_good_corpus(corpus):
+    assert verify(TWO, corpus, NAMES) == []
+
+
+def test_records_of_a_mixed_file_are_each_judged(corpus):
+    lists = {"rgb": [[bytes(5)]], "audio": [[bytes(2)]]}
+    payloads = [video("m0"), sequence({"labels": [1]}, lists), video("m2"), b"\xff" * 20]
+    write(corpus / "mixed.tfrecord", payloads)
+    faults = verify(TWO, corpus, ["mixed.tfrecord"])
+    begin = HEADER + len(payloads[0]) + FOOTER
+    assert [(fault.record, fault.reason) for fault in faults] == [
+        (1, "has no id (key 'id')"), (3, "is not a SequenceExample"),
+    ]  # fmt: skip
+    assert faults[0].offset == begin
+
+
+def test_label_columns_hold_what_records_hold(tmp_path):
+    generator = np.random.default_rng(0)
+    wanted = [np.sort(generator.choice(10, generator.integers(1, 6), replace=False)).tolist() for _ in range(40)]
+    write(tmp_path / "data" / "x.tfrecord", [video(f"v{n}", labels) for n, labels in enumerate(wanted)])
+    index = build(tmp_path / "data", tmp_path / "index")
+    assert [index.labels(row).tolist() for row in range(40)] == wanted
