@@ -19,7 +19,7 @@ from replicate.report.figure_attention import draw_attention, draw_effective_fra
 from replicate.report.figure_classes import bins_of, class_table
 from replicate.report.figure_examples import draw_examples
 from replicate.report.figure_gains import gain_table, score_table
-from replicate.report.figure_kernels import kernel_table, site
+from replicate.report.figure_kernels import kernel_table, random_band, site
 from replicate.report.figures import PLANS, make_figures
 from replicate.report.records import Records
 from replicate.report.style import RC, NotDrawn
@@ -138,6 +138,14 @@ def test_kernels_are_averaged_over_maps_and_heads_then_divided_by_their_absolute
     assert table[table.layer == "silent"].normalised.tolist() == [0, 0, 0]
 
 
+def test_nine_of_ten_untrained_weights_lie_in_the_band():
+    low, high = random_band(4, 5)
+    tries = np.random.default_rng(1).normal(size=(20_000, 5))  # a mean of four uniform numbers is nearly normal
+    tries /= np.abs(tries).sum(axis=1, keepdims=True)
+    assert ((tries > low) & (tries < high)).mean() == pytest.approx(0.9, abs=0.01)
+    assert low == pytest.approx(-high, abs=0.01) and 0.3 < high < 0.5  # a bell's peak, 0.5 and more, lies beyond
+
+
 def test_the_place_of_a_kernel_is_named_as_in_the_paper():
     assert site("layers.1.attention.on_keys.layer") == "K, layer 2"
     assert site("layers.0.attention.on_values.layer") == "V, layer 1"
@@ -151,7 +159,7 @@ def test_the_caption_of_kernels_says_how_they_started(records):
         run = records.run.model_copy(update={"configuration": configuration})
         return next(p for p in PLANS if p.key == "8").draw(replace(records, run=run)).caption
 
-    assert "Initialisation: random. The kernels started at random, so their shape is learned." in caption("random")
+    assert "Initialisation: random. Grey: where 90 %" in caption("random")
     assert "no evidence" in caption("identity")
 
 
@@ -179,7 +187,8 @@ def test_a_frame_without_attention_counts_as_none(records):
     with matplotlib.rc_context(RC):
         drawing = draw_attention(replace(records, explain=explain))
     titles = [axes.get_title(loc=side) for axes in drawing.figure.axes for side in ("left", "right")]
-    assert titles == ["RNN-Attn: video $x_{1}$ <b>", "2.0 of 4 frames", "TC-RNN", "4.0 of 4 frames"]
+    assert titles == ["RNN-Attn", "2.0 of 4 frames", "TC-RNN", "4.0 of 4 frames"]
+    assert {axes.get_xlabel() for axes in drawing.figure.axes} == {"seconds of video $x_{1}$ <b>"}
     drawing.figure.canvas.draw()  # a dollar sign in a name is no formula
 
 

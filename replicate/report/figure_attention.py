@@ -35,17 +35,14 @@ def draw_attention(records: Records, column: str = "tc_rnn") -> Drawing:
 
 def _samples(records: Records, pair: tuple[Column, Column], table: pd.DataFrame, videos: list, seed: int) -> Drawing:
     title = titled("Figure 10. Attention over time without and with temporal coherence", records)
-    figure = canvas(title, FULL_WIDTH, 0.8 + 1.25 * len(videos))
+    figure = canvas(title, FULL_WIDTH, 0.5 + 1.35 * len(videos))
     grid = figure.subplots(len(videos), 2, squeeze=False, sharex="row", sharey="row")
     for row, video in zip(grid, videos, strict=True):
         for axes, column in zip(row, pair, strict=True):
             weights = table[(table.column == column.slug) & (table.video == video)]["attention"].to_numpy()
             _bars(axes, weights, column)
+            axes.set_xlabel(f"seconds of video {video}")
         row[0].set_ylabel("attention")
-        row[0].set_title(f"{pair[0].title}: video {video}")
-        row[1].set_title(pair[1].title)
-    for axes in grid[-1]:
-        axes.set_xlabel("time (seconds)")
     caption = (
         f"Attention weights of {len(videos)} videos of the test pool, the same for every column: the first in order "
         "of the split's keyed hash, so not chosen by how they look. Dashed: uniform attention. Right above each "
@@ -56,12 +53,13 @@ def _samples(records: Records, pair: tuple[Column, Column], table: pd.DataFrame,
 
 
 def _bars(axes, weights: np.ndarray, column: Column) -> None:
-    axes.bar(np.arange(len(weights)), weights, width=1.0, color=line_of(column)["color"], linewidth=0)
+    axes.stairs(weights, np.arange(len(weights) + 1), fill=True, color=line_of(column)["color"])
     axes.axhline(1 / len(weights), color=INK, linestyle="--", linewidth=0.8)
     positive = weights[weights > 0]
     effective = np.exp(-(positive * np.log(positive)).sum())
+    axes.set_title(column.title)
     axes.set_title(f"{effective:.1f} of {len(weights)} frames", loc="right", fontweight="normal")
-    axes.set_xlim(-0.5, len(weights) - 0.5)
+    axes.set_xlim(0, len(weights))
     axes.grid(axis="x", visible=False)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from scipy.stats import spearmanr
 
 from replicate.columns import COLUMNS
@@ -88,7 +88,9 @@ def draw_class_gains(records: Records) -> Drawing:
     shown = _limits(table.gain)
     grid[0].set_ylim(shown)
     grid[0].set_xscale("log")
+    grid[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
     grid[0].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    grid[0].xaxis.set_minor_formatter(NullFormatter())
     points_axis(grid[0].yaxis)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     beyond = int((~table.gain.between(*shown)).sum())
