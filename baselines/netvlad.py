@@ -43,11 +43,14 @@ class ClusterResiduals(nn.Module):
         with torch.no_grad():
             self.centres.normal_(std=self.centres.shape[1] ** -0.5, generator=generator)
 
-    def forward(self, frames: Tensor, mask: Tensor, on_frames: nn.Module, on_assignments: nn.Module) -> Tensor:
+    def forward(
+        self, frames: Tensor, mask: Tensor, on_frames: nn.Module, on_assignments: nn.Module, on_residuals: nn.Module
+    ) -> Tensor:
         """(batch, time, width), (batch, time) -> (batch, clusters, width)."""
         logits = then_linear(on_frames, self.assignment, frames, frames, mask)
         logits = on_assignments(logits, frames, mask)
         weights = logits.softmax(dim=2) * mask.unsqueeze(-1)  # (batch, time, clusters)
+        frames = on_residuals(frames, frames, mask)
         gathered = torch.bmm(weights.transpose(1, 2), frames.to(weights.dtype))
         residuals = torch.addcmul(gathered, weights.sum(dim=1).unsqueeze(-1), self.centres, value=-1)
         lengths = torch.linalg.vector_norm(residuals, dim=2, keepdim=True)
@@ -106,13 +109,14 @@ class NetVLAD(nn.Module):
 
     Every cluster has the same length, and all of them together length 1 (intra-normalisation, then L2).
 
-    Hooks, each shared by the modalities or one for each: `on_frames` (x, before the assignment only; the residuals keep
-    the original x) and `on_assignments` (the assignment's logits, before the softmax).
+    Hooks, each shared by the modalities or one for each: `on_frames` (x, before the assignment only), `on_assignments`
+    (the assignment's logits, before the softmax) and `on_residuals` (x, before the residuals only).
     """
 
     def __init__(
         self, widths: tuple[int, ...], clusters: tuple[int, ...], hidden: int, head: tuple[int, ...], nodes: int,
         seed: int, gate: bool = False, on_frames: Hooks = None, on_assignments: Hooks = None,
+        on_residuals: Hooks = None,
     ):  # fmt: skip
         """
         Args:
@@ -122,7 +126,7 @@ class NetVLAD(nn.Module):
             head, nodes: see Head.
             seed: names the initial weights.
             gate: context gating before the head.
-            on_frames, on_assignments: hooks; None leaves one Unchanged.
+            on_frames, on_assignments, on_residuals: hooks; None leaves one Unchanged.
         """
         super().__init__()
         self.widths = widths
@@ -130,6 +134,7 @@ class NetVLAD(nn.Module):
         self.modalities = nn.ModuleList(ClusterResiduals(width, count, length) for width, count in pairs)
         self.on_frames = _as_module(on_frames)
         self.on_assignments = _as_module(on_assignments)
+        self.on_residuals = _as_module(on_residuals)
         self.hidden = Joined(sum(width * count for width, count in pairs), hidden, clusters[0])
         self.gate = ContextGate(hidden) if gate else nn.Identity()
         self.head = Head(hidden, head, nodes)
@@ -137,7 +142,7 @@ class NetVLAD(nn.Module):
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """(batch, time, sum of widths), (batch, time) -> (batch, nodes) logits."""
-        hooks = (self._per_modality(hook) for hook in (self.on_frames, self.on_assignments))
+        hooks = (self._per_modality(hook) for hook in (self.on_frames, self.on_assignments, self.on_residuals))
         parts = zip(self.modalities, frames.split(self.widths, dim=2), *hooks, strict=True)
         gathered = [vlad(part, mask, *own).flatten(1) for vlad, part, *own in parts]
         return self.head(self.gate(self.hidden(torch.cat(gathered, dim=1))))

@@ -81,8 +81,11 @@ class AttentionRNN(nn.Module):
         """(batch, time) float32 weights; each row sums to 1 over its valid frames."""
         return self._attend(frames, mask)[0]
 
+    def represent(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, hidden) context, which the head classifies, and (batch, time, hidden) states, which it could."""
+        weights, states = self._attend(frames, mask)
+        return torch.bmm(weights.to(states.dtype).unsqueeze(1), states).squeeze(1), states
+
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """(batch, time, width), (batch, time) -> (batch, nodes) logits."""
-        weights, states = self._attend(frames, mask)
-        context = torch.bmm(weights.to(states.dtype).unsqueeze(1), states).squeeze(1)
-        return self.head(context)
+        return self.head(self.represent(frames, mask)[0])

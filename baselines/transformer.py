@@ -156,15 +156,19 @@ class Transformer(nn.Module):
         valid = mask / mask.sum(dim=1, keepdim=True)
         return torch.bmm(valid.unsqueeze(1), weights).squeeze(1)
 
-    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """(batch, time, inputs), (batch, time) -> (batch, nodes) logits."""
+    def represent(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, width) vectors, which the head classifies, and (batch, time, width) states, which it could."""
         states, mask = self._embed(frames, mask)
         for layer in self.layers:
             states = layer(states, mask, self._tokens)
         if self._tokens:
-            return self.head(states[:, 0])
+            return states[:, 0], states[:, 1:]
         weights = self._query_weights(states, mask) if self.pooling == "query" else mask / mask.sum(dim=1, keepdim=True)
-        return self.head(torch.bmm(weights.to(states.dtype).unsqueeze(1), states).squeeze(1))
+        return torch.bmm(weights.to(states.dtype).unsqueeze(1), states).squeeze(1), states
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """(batch, time, inputs), (batch, time) -> (batch, nodes) logits."""
+        return self.head(self.represent(frames, mask)[0])
 
 
 class LearnedVector(nn.Module):

@@ -44,6 +44,8 @@ class DatasetConfig(Section):
     label_limit: Annotated[int, Field(ge=0)] = 0  # keep the N most frequent labels; 0 keeps all
     max_corrupt: Annotated[int, Field(ge=0)] = 0  # records that may be skipped (and are listed) before indexing fails
     reader: Literal["native", "tensorflow"] = "native"
+    modalities: tuple[str, ...] = ()  # those of a frame's features that are used, e.g. ["audio"]; empty: all
+    frame_order: Literal["given", "shuffled"] = "given"  # shuffled: a control, each video in a fixed order of its own
 
 
 class SyntheticConfig(Section):
@@ -115,12 +117,76 @@ class ModelConfig(Section):
         return {**PRESETS[preset], **values} if known else values
 
 
-class CoherenceConfig(Section):
-    """The temporal-coherence layer that a TC column adds."""
+def _check_kernel_size(value: Any) -> int | tuple[int, ...]:
+    sizes = tuple(value) if isinstance(value, list | tuple) else (value,)
+    whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in sizes)
+    if not sizes or not whole or len(set(sizes)) != len(sizes):
+        raise ValueError("must be a number of frames, e.g. 5, or different ones, e.g. [1, 5, 9]")
+    if any(size % 2 == 0 for size in sizes):
+        raise ValueError("must be odd, to be centred on a frame")
+    return sizes if isinstance(value, list | tuple) else value
 
-    kernel_size: Count = 5
-    maps: Count = 4
-    initialisation: Literal["random", "identity"] = "random"
+
+KernelSize = Annotated[int | tuple[int, ...], pydantic.PlainValidator(_check_kernel_size)]
+LAYERS = ("convolution", "exact", "distance_convolution")
+LEARNED = ("convolution", "distance_convolution")
+EXACT = ("exact", "distance_convolution")
+# The forms of temporal coherence in which a field of CoherenceConfig means something; the others are refused there.
+MEANT_IN = {
+    "kernel_size": LAYERS,
+    "maps": LEARNED,
+    "initialisation": LEARNED,
+    "trainable": LEARNED,
+    "relu": LEARNED,
+    "sharing": LAYERS,
+    "boundary": ("convolution",),
+    "sign": EXACT,
+    "include_self": EXACT,
+    "normalise": EXACT,
+    "z": (*EXACT, "output"),
+    "z_threshold": (*EXACT, "output"),
+    "label_prior": ("output",),
+    "rnn_site": LAYERS,
+    "netvlad_site": LAYERS,
+    "transformer_site": LAYERS,
+}
+
+
+class CoherenceConfig(Section):
+    """The temporal-coherence layer that a TC column adds. Numbers in brackets are the paper's errata."""
+
+    # convolution: the method as run; exact: Eqs. 2-6, 8; distance_convolution: Eq. 7, taps and distances; output: Eq. 1
+    form: Literal["convolution", "exact", "distance_convolution", "output"] = "convolution"
+    kernel_size: KernelSize = 5  # frames, 2 L + 1; several sizes are averaged [10]
+    maps: Count = 4  # of each size
+    initialisation: Literal["random", "identity", "box"] = "random"  # [13]; box: a moving average
+    trainable: bool = True  # false: kernels stay as initialised
+    relu: bool = False  # rectify each map before the mean [12]
+    sharing: Literal["default", "shared", "depthwise"] = "default"  # shared, but per head in a Transformer [11, 19]
+    boundary: Literal["zero", "replicate"] = "zero"  # beyond the first and last frame [14]
+    sign: Literal[-1, 1] = -1  # of the distance in the exponent [1]
+    include_self: bool = False  # a frame is its own neighbour and counts twice [4]
+    normalise: bool = False  # divide by the sum of the weights [8]
+    z: Literal["constant", "distance", "learned"] = "constant"  # scene boundaries: none, detected, learned [43]
+    z_threshold: Annotated[float, Field(gt=0)] = 1.0  # distance of two frames' directions; 1 is a cosine of 1/2
+    label_prior: Annotated[float, Field(gt=0)] = 1.0  # lambda of Eq. 1 [44]
+    rnn_site: Literal["default", "states", "energies", "everywhere"] = "default"  # [17]
+    netvlad_site: Literal["default", "frames", "assignments", "everywhere"] = "default"  # [16]
+    transformer_site: Literal["default", "keys", "values", "keys_and_values"] = "default"  # [18]
+
+    @pydantic.field_validator(*MEANT_IN)
+    @classmethod
+    def _has_a_meaning(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        form = info.data.get("form", "convolution")
+        if form not in MEANT_IN[info.field_name] and value != cls.model_fields[info.field_name].default:
+            raise ValueError(f"has no meaning with coherence.form = {form!r}; leave it out")
+        if info.field_name == "kernel_size" and form in EXACT and not isinstance(value, int):
+            raise ValueError(f"must be one size with coherence.form = {form!r}")
+        if (info.field_name, value, form) == ("z", "learned", "output"):
+            raise ValueError("cannot be learned with coherence.form = 'output', whose segments are given")
+        if (info.field_name, value) in (("sharing", "depthwise"), ("boundary", "replicate")) and form in EXACT:
+            raise ValueError(f"has no meaning with coherence.form = {form!r}, which has one distance for all channels")
+        return value
 
 
 class EnsembleConfig(Section):
@@ -158,6 +224,17 @@ class TuningConfig(Section):
     learning_rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (5e-4, 1e-3, 2e-3)
     normalisations: Annotated[tuple[Normalisation, ...], Field(min_length=1)] = ("l2", "l2_sqrt_width")
     epochs: Count = 10  # the budget of every trial of every column
+
+
+class GridConfig(Section):
+    """What `replicate grid` tries; scored on the tune split."""
+
+    kernel_sizes: Annotated[tuple[KernelSize, ...], Field(min_length=1)] = (5, 9, 13, 17, 21)  # section 4.2
+    controls: tuple[KernelSize, ...] = (1, 3)  # sizes that the paper lacks; the least of its own won [15]
+    maps: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4, 8, 16)
+    heads: Annotated[tuple[Annotated[tuple[Count, ...], Field(min_length=1)], ...], Field(min_length=1)] = (
+        (1024,), (512, 512), (384, 768), (768, 384), (1024, 1024), (384, 512, 512),
+    )  # fmt: skip  # hidden widths of the DNN
 
 
 class TimingConfig(Section):
@@ -204,6 +281,7 @@ class Profile(Section):
     ensemble: EnsembleConfig = EnsembleConfig()
     training: TrainingConfig = TrainingConfig()
     tuning: TuningConfig = TuningConfig()
+    grid: GridConfig = GridConfig()
     timing: TimingConfig = TimingConfig()
     run: RunConfig = RunConfig()
 

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 import tc
 from baselines.head import VectorHead
@@ -14,6 +13,8 @@ from baselines.netvlad import NetVLAD
 from baselines.padded import PaddedInput
 from baselines.rnn import AttentionRNN, RecurrentClassifier
 from baselines.transformer import Transformer
+from replicate.coherence import Coherent as Coherent
+from replicate.coherence import attention_hooks, cluster_hooks, recurrent_hooks, with_label_prior
 from replicate.columns import AGGREGATOR
 from replicate.config import CoherenceConfig, ModelConfig
 from replicate.errors import ConfigurationError
@@ -42,34 +43,6 @@ class Request:
         return self.model.head, self.nodes, self.seed
 
 
-class Coherent(nn.Module):
-    """A TemporalConvolution as a hook."""
-
-    def __init__(self, coherence: CoherenceConfig, groups: int = 1):
-        """
-        Args:
-            coherence: the layer's options.
-            groups: parts of the channels with kernels of their own.
-        """
-        super().__init__()
-        kernel = coherence.kernel_size, coherence.maps, coherence.initialisation
-        self.layer = tc.TemporalConvolution(*kernel, groups=groups)
-
-    def forward(self, values: Tensor, features: Tensor, mask: Tensor) -> Tensor:
-        """Smooth `values` over time; `features` play no part in the convolutional form."""
-        return self.layer(values, mask)
-
-    def then_linear(self, linear: nn.Linear, values: Tensor, features: Tensor, mask: Tensor) -> Tensor:
-        """linear(self(values)) on valid frames. A linear kernel that all channels share commutes with the linear map,
-        so it is applied to the map's outputs, which are fewer; its bias reaches each output times the sum of weights.
-        """
-        layer = self.layer
-        if layer.groups > 1 or layer.relu or linear.out_features >= linear.in_features:
-            return linear(layer(values, mask))
-        smoothed = layer(F.linear(values, linear.weight), mask)
-        return smoothed + (layer.bias.mean() * (linear.weight.sum(dim=1) - 1) + linear.bias)
-
-
 def _dnn(request: Request) -> nn.Module:
     return initialise(VectorHead(sum(request.widths), *request.ends[:2]), request.seed)
 
@@ -87,7 +60,9 @@ def _rnn_attn(request: Request, **hooks: nn.Module) -> nn.Module:
 
 
 def _tc_rnn(request: Request) -> nn.Module:
-    return _rnn_attn(request, on_states=Coherent(request.coherence))
+    if request.coherence.form == "output":
+        return with_label_prior(_rnn_attn(request), request.coherence)
+    return _rnn_attn(request, **recurrent_hooks(request.coherence, request.model.gru_width))
 
 
 def _gru_inputs(request: Request) -> int:
@@ -110,7 +85,9 @@ def _netv(request: Request, **hooks: nn.Module) -> nn.Module:
 
 
 def _tc_netv(request: Request) -> nn.Module:
-    return _netv(request, on_frames=Coherent(request.coherence))
+    if request.coherence.form == "output":
+        return with_label_prior(_netv(request), request.coherence)
+    return _netv(request, **cluster_hooks(request.coherence, request.widths, request.model.netvlad_clusters))
 
 
 def _tm(request: Request, **hooks: tuple[nn.Module, ...]) -> nn.Module:
@@ -126,11 +103,11 @@ def _tm(request: Request, **hooks: tuple[nn.Module, ...]) -> nn.Module:
 
 
 def _tc_tm(request: Request) -> nn.Module:
-    def one_per_layer() -> tuple[nn.Module, ...]:
-        heads, layers = request.model.transformer_heads, request.model.transformer_layers
-        return tuple(Coherent(request.coherence, groups=heads) for _ in range(layers))
-
-    return _tm(request, on_keys=one_per_layer(), on_values=one_per_layer())
+    model = request.model
+    if request.coherence.form == "output":
+        return with_label_prior(_tm(request), request.coherence)
+    sizes = model.transformer_layers, model.transformer_heads, model.transformer_width
+    return _tm(request, **attention_hooks(request.coherence, *sizes))
 
 
 BUILDERS: dict[str, Callable[[Request], nn.Module]] = {
@@ -172,10 +149,6 @@ def build(
         raise ConfigurationError(
             f"nothing in replicate/models.py builds the column {column!r}; add a line to BUILDERS, or take it out of "
             "run.own_columns"
-        )
-    if coherence.kernel_size % 2 == 0:
-        raise ConfigurationError(
-            f"coherence.kernel_size = {coherence.kernel_size} must be odd, to be centred on a frame"
         )
     built = BUILDERS[column](Request(model, coherence, widths, nodes, seed))
     return built if model.mask or column == "dnn" else PaddedInput(built, frame_limit)

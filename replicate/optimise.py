@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from replicate.coherence import take_penalty
 from replicate.compute import Compute
 from replicate.config import TrainingConfig
 from replicate.data.batches import Batch
@@ -84,7 +85,7 @@ class Optimiser:
             labels = as_tensor(part.labels).to(self.compute.device, non_blocking=True)
             with self.compute.autocast():
                 logits = self.model(frames, mask)
-            loss = video_loss(logits, labels)
+            loss = video_loss(logits, labels) + take_penalty(self.model)
             (loss / len(batch.rows)).backward()
             total += loss.detach()
         return total

@@ -35,8 +35,9 @@ class Stage:
     exclusive: bool = False
 
 
+INPUT_FIELDS = ("dataset.frame_limit", "dataset.frame_order", "dataset.modalities")
 TRAINING_FIELDS = (
-    "dataset.frame_limit",
+    *INPUT_FIELDS,
     "training.learning_rate",
     "training.batch_size",
     "training.micro_batch_size",
@@ -47,7 +48,7 @@ TRAINING_FIELDS = (
     "training.decay_examples",
     "training.normalisation",
 )
-READING_FIELDS = ("dataset.frame_limit", "training.normalisation")
+READING_FIELDS = (*INPUT_FIELDS, "training.normalisation")
 
 STAGES = {
     stage.name: stage
@@ -77,6 +78,10 @@ NOT_IN_KEYS = {
     "tuning.learning_rates": "each variant is a job of its own",
     "tuning.normalisations": "each variant is a job of its own",
     "tuning.epochs": "each variant has it as training.epochs",
+    "grid.kernel_sizes": "each variant is a job of its own",
+    "grid.controls": "each variant is a job of its own",
+    "grid.maps": "each variant is a job of its own",
+    "grid.heads": "each variant is a job of its own",
     "run.columns": "each column is a job of its own",
     "run.own_columns": "each column is a job of its own",
     "run.engine": "where jobs run does not change what they compute",
@@ -84,7 +89,7 @@ NOT_IN_KEYS = {
 }
 
 # A model's sizes by the first word of the field's name; a field of no family belongs to every column.
-_FAMILY_OF_PREFIX = {"lstm": "dnn", "gru": "rnn", "netvlad": "netvlad", "transformer": "transformer"}
+_FAMILY_OF_PREFIX = {"lstm": "dnn", "gru": "rnn", "rnn": "rnn", "netvlad": "netvlad", "transformer": "transformer"}
 
 
 @dataclass(frozen=True)
@@ -273,9 +278,8 @@ class Graph:
         for path, _ in flatten(self.profile):
             section, _, name = path.partition(".")
             owner = _FAMILY_OF_PREFIX.get(name.split("_")[0])
-            if section == "model" and (owner in (None, family) or family == OWN):
-                fields.append(path)
-            if section == "coherence" and column.startswith("tc_"):
+            used = section == "model" or (section == "coherence" and column.startswith("tc_"))
+            if used and (owner in (None, family) or family == OWN):
                 fields.append(path)
         return tuple(fields)
 

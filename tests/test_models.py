@@ -214,5 +214,5 @@ def test_options_that_do_not_fit(column, changes, widths, words):
 
 
 def test_an_even_kernel_is_refused():
-    with pytest.raises(ConfigurationError, match="kernel_size = 4"):
-        small("tc_rnn", kernel_size=4)
+    with pytest.raises(ConfigurationError, match="kernel_size = 4: must be odd"):
+        load_profile("smoke", ("coherence.kernel_size=4",))

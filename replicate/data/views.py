@@ -1,0 +1,67 @@
+"""Sources that change what another source gives: some modalities alone, frames in another order."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from replicate.data.batches import Source
+from replicate.data.spec import Feature
+from replicate.errors import ConfigurationError
+
+
+class ChosenModalities:
+    """A source's frames with the features of some modalities alone, in the order of the records."""
+
+    def __init__(self, source: Source, features: Sequence[Feature], chosen: Sequence[str]):
+        """
+        Args:
+            source: gives all modalities side by side.
+            features: of the records.
+            chosen: keys of the features that are kept.
+
+        Raises:
+            ConfigurationError: a key is none of the dataset's.
+        """
+        known = [feature.key for feature in features]
+        for key in chosen:
+            if key not in known:
+                raise ConfigurationError(f"dataset.modalities: there is no {key!r}; the dataset has {', '.join(known)}")
+        ends = np.cumsum([feature.width for feature in features])
+        kept = [(each, end) for each, end in zip(features, ends, strict=True) if each.key in chosen]
+        self.source = source
+        self.columns = np.concatenate([np.arange(end - each.width, end) for each, end in kept])
+        self.widths = tuple(each.width for each, _ in kept)
+
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(features, lengths) of the rows, as in Batch."""
+        features, lengths = self.source.read(rows)
+        return features[..., self.columns], lengths
+
+
+class ShuffledFrames:
+    """A source's videos with their frames in another order: the control without temporal coherence.
+
+    The order is a function of the video's id alone, the same in every epoch, for every model and seed.
+    """
+
+    def __init__(self, source: Source, ids: np.ndarray):
+        """
+        Args:
+            source: gives frames in their order.
+            ids: (videos,) bytes, by row of the index.
+        """
+        self.source, self.ids = source, ids
+
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(features, lengths) of the rows, as in Batch."""
+        features, lengths = self.source.read(rows)
+        for line, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            features[line, :length] = features[line, frame_order(bytes(self.ids[row]), int(length))]
+        return features, lengths
+
+
+def frame_order(video: bytes, length: int) -> np.ndarray:
+    """A permutation of range(length): the order of the raw 64-bit outputs of Philox keyed with the video's id."""
+    key = int.from_bytes(hashlib.blake2b(video, digest_size=16, person=b"frame order").digest(), "little")
+    return np.argsort(np.random.Philox(key=key).random_raw(length), kind="stable")
