@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from replicate.record import write_json, write_text
 from replicate.report import render
@@ -133,10 +134,18 @@ def sentence(result: Result, rules: bool = False) -> str:
     return "\n".join(lines)
 
 
+def _rounded(value: Any) -> Any:
+    """Floats to ten significant digits, so that another processor's last bits do not change the files."""
+    if isinstance(value, float):
+        return float(f"{value:.10g}")
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
 def make_claims(folder: Path) -> list[Path]:
     """Write `folder`/claims.json and claims.csv; the files written."""
-    results = judge(folder)
-    rows = [dataclasses.asdict(result) for result in results]
+    rows = [_rounded(dataclasses.asdict(result)) for result in judge(folder)]
     folder = Path(folder)
     write_json(folder / "claims.json", rows)
     names = [field.name for field in dataclasses.fields(Result) if field.name != "interval"]
