@@ -7,8 +7,8 @@ weight of hits and C_i that of all pairs that reach the score of hit i, and P th
     psi_v = dAP/dw_v at w = 1
           = 1/P [sum over pairs k of v of (hit_k (T_k / C_k + A_k) - B_k) - AP p_v],
 
-where A_k and B_k sum 1/C_i and T_i / C_i^2 over the hits i that pair k reaches, and p_v counts the positives of v. Both
-need no order of the pairs, only the highest hit that each one reaches.
+where A_k and B_k sum 1/C_i and T_i / C_i^2 over the hits i that pair k reaches, and p_v counts the positives of v. So
+only hits are sorted; every other pair is placed at the highest hit that it reaches.
 """
 
 from typing import NamedTuple
@@ -19,44 +19,27 @@ import numpy as np
 from replicate.evaluate import ranking
 
 compiled = numba.njit(nogil=True, cache=True)
-WIDTH = 32  # replicates counted at once; a constant, so that the loops over them become vector instructions
+WIDTH = 32  # replicates counted at once: vector instructions add them, and a row of weights is half a cache line
 
 
 class Placed(NamedTuple):
-    """The pairs of a ranking, each at the highest hit that it reaches; hits are numbered by ascending score."""
+    """The pairs of a ranking that reach a hit, and the hits among them; hits are numbered by ascending score."""
 
-    place: np.ndarray  # (pairs,) int32: -1 below all hits
-    pairs: np.ndarray  # (hits,) int64: pairs placed there; of equal hits the last has all
+    video: np.ndarray  # (pairs,) int32
+    place: np.ndarray  # (pairs,) int32: the highest hit reached; of equal hits the last
+    hit_video: np.ndarray  # (hits,) int32
+    hit_place: np.ndarray  # (hits,) int32
+    pairs: np.ndarray  # (hits,) int64: how many are at each place
     hits: np.ndarray  # (hits,) int64: of them, hits
 
 
-def place_pairs(scores: np.ndarray, hits: np.ndarray) -> Placed:
-    """Place pairs.
+class ByScore(NamedTuple):
+    """The same by descending score: those at the k-th place from above are video[start[k] : start[k + 1]]."""
 
-    Args:
-        scores: (pairs,) float32; NaN stands where there is no pair.
-        hits: (pairs,) bool, at least one.
-    """
-    order = ranking.ranking_of(scores[hits])
-    placed = Placed(np.empty(len(scores), np.int32), *(np.zeros(len(order.scores), np.int64) for _ in range(2)))
-    _place(scores, hits, order, placed)
-    return placed
-
-
-_place_of = ranking._place
-
-
-@compiled
-def _place(scores, hits, order, placed):
-    lowest = order.scores[0]
-    for pair in range(len(scores)):
-        if not scores[pair] >= lowest:
-            placed.place[pair] = -1
-            continue
-        place = _place_of(scores[pair], order)
-        placed.place[pair] = place
-        placed.pairs[place] += 1
-        placed.hits[place] += hits[pair]
+    start: np.ndarray
+    video: np.ndarray
+    hit_start: np.ndarray
+    hit_video: np.ndarray
 
 
 class Influence(NamedTuple):
@@ -65,6 +48,49 @@ class Influence(NamedTuple):
     total: float  # sum over hits of T / C
     of_hit: np.ndarray  # (hits,) float64: T / C + A - B at each place
     of_miss: np.ndarray  # (hits,) float64: - B
+
+
+def place_pairs(scores: np.ndarray, hits: np.ndarray, videos: np.ndarray) -> Placed:
+    """Place pairs.
+
+    Args:
+        scores: (pairs,) float32; NaN stands where there is no pair.
+        hits: (pairs,) bool, at least one.
+        videos: (n,) int: the pairs are n equal runs, one per video.
+    """
+    order = ranking.ranking_of(scores[hits])
+    inside = _inside(scores, order.scores[0])
+    return Placed(*_place(scores, hits, inside, videos, len(scores) // len(videos), order))
+
+
+@compiled
+def _inside(scores, lowest):
+    """Numbers of the pairs that reach the lowest hit. No branch, because none could be foreseen."""
+    inside, count = np.empty(len(scores) + 1, np.int32), 0
+    for pair in range(len(scores)):
+        inside[count] = pair
+        count += scores[pair] >= lowest
+    return inside[:count]
+
+
+_place_of = ranking._place
+
+
+@compiled
+def _place(scores, hits, inside, videos, per_video, order):
+    count = len(order.scores)
+    video, place = np.empty(len(inside), np.int32), np.empty(len(inside), np.int32)
+    hit_video, hit_place = np.empty(count, np.int32), np.empty(count, np.int32)
+    pairs_at, hits_at, found = np.zeros(count, np.int64), np.zeros(count, np.int64), 0
+    for number in range(len(inside)):
+        pair = inside[number]
+        video[number], place[number] = videos[pair // per_video], _place_of(scores[pair], order)
+        pairs_at[place[number]] += 1
+        if hits[pair]:
+            hit_video[found], hit_place[found] = video[number], place[number]
+            hits_at[place[number]] += 1
+            found += 1
+    return video, place, hit_video, hit_place, pairs_at, hits_at
 
 
 def influence(placed: Placed) -> Influence:
@@ -76,53 +102,71 @@ def influence(placed: Placed) -> Influence:
 
 
 @compiled
-def add_influence(placed, hits, videos, per_video, of, rows, scales, out):
+def add_influence(placed, of, rows, scales, out):
     """Add scale x the derivative of a ranking's sum to out[row, video], for all its pairs and some rows.
 
     Args:
-        placed, hits: of the pairs.
-        videos: (pairs / per_video,) int: pairs p to p + per_video - 1 are of videos[p // per_video].
+        placed: the pairs.
         of: `Influence`.
         rows, scales: of equal length.
-        out: (rows, videos of the union) float64, changed in place.
+        out: (rows, videos) float64, changed in place.
     """
-    for number in range(len(videos)):
-        value = 0.0
-        for pair in range(number * per_video, (number + 1) * per_video):
-            place = placed.place[pair]
-            if place >= 0:
-                value += of.of_hit[place] if hits[pair] else of.of_miss[place]
-        if value != 0.0:
-            for k in range(len(rows)):
-                out[rows[k], videos[number]] += value * scales[k]
+    for k in range(len(rows)):
+        sums = out[rows[k]]
+        for pair in range(len(placed.video)):
+            sums[placed.video[pair]] += of.of_miss[placed.place[pair]] * scales[k]
+        for hit in range(len(placed.hit_video)):
+            place = placed.hit_place[hit]
+            sums[placed.hit_video[hit]] += (of.of_hit[place] - of.of_miss[place]) * scales[k]
+
+
+def by_score(placed: Placed) -> ByScore:
+    """Sort the pairs by counting."""
+    hits = _by_score(placed.hit_video, placed.hit_place, placed.hits)
+    return ByScore(*_by_score(placed.video, placed.place, placed.pairs), *hits)
 
 
 @compiled
-def weighted_totals(placed, hits, videos, per_video, weights):
-    """Sum over hits of w T / C, and of w, under each column of `weights` (videos of the union, WIDTH) uint8.
+def _by_score(video, place, counts):
+    places = len(counts)
+    start = np.zeros(places + 1, np.int64)
+    for k in range(places):
+        start[k + 1] = start[k] + counts[places - 1 - k]
+    following, ordered = start[:-1].copy(), np.empty(len(video), np.int32)
+    for number in range(len(video)):
+        k = places - 1 - place[number]
+        ordered[following[k]] = video[number]
+        following[k] += 1
+    return start, ordered
+
+
+@compiled
+def weighted_totals(ranked, weights):
+    """Sum over hits of w T / C, and of w, under each column of `weights`.
+
+    Args:
+        ranked: `ByScore`.
+        weights: (videos, replicates) uint8, contiguous.
 
     Returns:
-        ((WIDTH,) float64, (WIDTH,) int32).
+        ((replicates,) float64, (replicates,) int32).
     """
-    bins = len(placed.pairs)
-    pairs, hit_weights = np.zeros((bins, WIDTH), np.int32), np.zeros((bins, WIDTH), np.int32)
-    for number in range(len(videos)):
-        video = videos[number]
-        for pair in range(number * per_video, (number + 1) * per_video):
-            place = placed.place[pair]
-            if place >= 0:
-                for lane in range(WIDTH):
-                    pairs[place, lane] += weights[video, lane]
-                if hits[pair]:
-                    for lane in range(WIDTH):
-                        hit_weights[place, lane] += weights[video, lane]
-    reaching, hits_reaching = np.zeros(WIDTH, np.int32), np.zeros(WIDTH, np.int32)
-    total = np.zeros(WIDTH)
-    for place in range(bins - 1, -1, -1):
-        for lane in range(WIDTH):
-            reaching[lane] += pairs[place, lane]
-            hits_reaching[lane] += hit_weights[place, lane]
-        if placed.hits[place]:
-            for lane in range(WIDTH):
-                total[lane] += hit_weights[place, lane] * (hits_reaching[lane] / max(reaching[lane], 1))
+    lanes = weights.shape[1]
+    reaching, hits_reaching, group = np.zeros(lanes, np.int32), np.zeros(lanes, np.int32), np.zeros(lanes, np.int32)
+    total = np.zeros(lanes)
+    for k in range(len(ranked.start) - 1):
+        for number in range(ranked.start[k], ranked.start[k + 1]):
+            row = weights[ranked.video[number]]
+            for lane in range(lanes):
+                reaching[lane] += row[lane]
+        if ranked.hit_start[k + 1] > ranked.hit_start[k]:
+            group[:] = 0
+            for number in range(ranked.hit_start[k], ranked.hit_start[k + 1]):
+                row = weights[ranked.hit_video[number]]
+                for lane in range(lanes):
+                    group[lane] += row[lane]
+            for lane in range(lanes):
+                hits_reaching[lane] += group[lane]
+            for lane in range(lanes):
+                total[lane] += np.float64(group[lane]) * hits_reaching[lane] / max(np.float64(reaching[lane]), 1.0)
     return total, hits_reaching

@@ -1,6 +1,7 @@
 """Paired bootstrap over videos: weights of videos and the replicates that they give."""
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -19,22 +20,25 @@ def _weight_table() -> np.ndarray:
     return np.repeat(np.arange(len(WEIGHT_COUNTS), dtype=np.uint8), WEIGHT_COUNTS)
 
 
-def block_weights(videos: int, seed: int, block: int):
-    """Yield (rows, BLOCK) uint8 weights of one block of replicates, a few videos at a time.
+def _draw_block(videos: int, seed: int, block: int, table: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield (rows, BLOCK) values table[weight] of one block of replicates, a few videos at a time.
 
     The vector of a replicate depends on `videos`, `seed` and its number alone, so that any can be made again.
     """
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, block])))
-    table = _weight_table()
     for begin in range(0, videos, _ROWS):
-        rows = min(_ROWS, videos - begin)
-        yield table[generator.integers(0, 1 << 16, (rows, BLOCK), np.uint16)]
+        yield np.take(table, generator.integers(0, 1 << 16, (min(_ROWS, videos - begin), BLOCK), np.uint16))
 
 
 def weight_vectors(videos: int, seed: int, replicates: int) -> np.ndarray:
     """(videos, replicates) uint8: the weights of the first replicates."""
-    blocks = [np.concatenate(list(block_weights(videos, seed, block))) for block in range(-(-replicates // BLOCK))]
-    return np.ascontiguousarray(np.concatenate(blocks, axis=1)[:, :replicates])
+    weights = np.empty((videos, -(-replicates // BLOCK) * BLOCK), np.uint8)
+    for block in range(weights.shape[1] // BLOCK):
+        begin = 0
+        for part in _draw_block(videos, seed, block, _weight_table()):
+            weights[begin : begin + len(part), block * BLOCK : (block + 1) * BLOCK] = part
+            begin += len(part)
+    return weights[:, :replicates]
 
 
 def deviations(influence: np.ndarray, seed: int, replicates: int, threads: int = 1) -> np.ndarray:
@@ -47,14 +51,14 @@ def deviations(influence: np.ndarray, seed: int, replicates: int, threads: int =
         threads: how many blocks are simulated at once; the result does not depend on it.
     """
     cells, videos = influence.shape
+    centred = _weight_table().astype(np.float32) - 1
 
     def simulate(block: int) -> np.ndarray:
-        total, begin = np.zeros((BLOCK, cells)), 0
-        for weights in block_weights(videos, seed, block):
-            part = influence[:, begin : begin + len(weights)]
+        total, begin = np.zeros((cells, BLOCK)), 0
+        for weights in _draw_block(videos, seed, block, centred):
+            total += influence[:, begin : begin + len(weights)] @ weights
             begin += len(weights)
-            total += (weights.astype(np.float32) - np.float32(1)).T @ part.T
         return total
 
     blocks = in_threads(simulate, range(-(-replicates // BLOCK)), threads)
-    return np.concatenate(blocks)[:replicates]
+    return np.concatenate(blocks, axis=1)[:, :replicates].T

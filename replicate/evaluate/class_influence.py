@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from replicate.evaluate.average_precision import add_influence, influence, place_pairs, weighted_totals
+from replicate.evaluate.average_precision import add_influence, influence, place_pairs
 from replicate.evaluate.draws import DrawView, Sample
 from replicate.evaluate.rows import Rows
 from replicate.evaluate.threads import in_threads
@@ -60,8 +60,10 @@ def measure_classes(
     sizes = np.stack([used.sum(axis=1), *((used & (levels == level)).sum(axis=1) for level in range(groups - 1))])
     lanes = [_Sums(groups, sample) for _ in range(_LANES)]
     width = max(_LANES, _BYTES // (4 * max(1, len(rows))))
+    buffer = np.empty((min(width, nodes), len(rows)), np.float32)
     for first in range(0, nodes, width):
-        columns = rows.columns(first, min(first + width, nodes))
+        columns = buffer[: nodes - first]
+        rows.columns(first, columns)
 
         def add(lane: int, first: int = first, columns: np.ndarray = columns) -> None:
             for node in range(first, first + len(columns)):
@@ -90,16 +92,15 @@ def _add_node(
         hits = _hits(view, node)
         if not hits.any():
             continue
-        placed = place_pairs(scores[view.videos], hits)
+        placed = place_pairs(scores[view.videos], hits, view.videos)
         if chosen:
             of, positives = influence(placed), np.count_nonzero(hits)
             precision = of.total / positives
             of = of._replace(of_hit=of.of_hit - precision)
             scales = 1 / (positives * sizes[groups, draw] * sample.draws.count)
-            add_influence(placed, hits, view.videos, 1, of, groups, scales, sums.influence)
+            add_influence(placed, of, groups, scales, sums.influence)
             sums.values[groups, draw] += precision / sizes[groups, draw]
-        found = [weighted_totals(placed, hits, view.videos, 1, weights) for weights in sample.slices]
-        totals, weight = (sample.cut([each[k] for each in found]) for k in (0, 1))
+        totals, weight = sample.replicated(placed)
         exact = totals / np.maximum(weight, 1)
         for variant in (0, 1) if chosen else (1,):
             sums.exact[variant, groups, draw] += exact

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from replicate.evaluate.average_precision import WIDTH
+from replicate.evaluate.average_precision import WIDTH, Placed, by_score, weighted_totals
 
 _ROWS = 1 << 13  # videos weighed at a time
 
@@ -137,6 +137,8 @@ class Sample:
             total += values[part].astype(np.float64) @ self.weights[view.videos[part]].astype(np.float64)
         return total
 
-    def cut(self, parts: list[np.ndarray]) -> np.ndarray:
-        """(replicates,) from the results of `slices`, one (WIDTH,) array each."""
-        return np.concatenate(parts)[: self.weights.shape[1]] if parts else np.zeros(0)
+    def replicated(self, placed: Placed) -> tuple[np.ndarray, np.ndarray]:
+        """`weighted_totals` under all weights: two arrays (replicates,)."""
+        ranked = by_score(placed)
+        found = [weighted_totals(ranked, weights) for weights in self.slices]
+        return tuple(np.concatenate([each[k] for each in found])[: self.weights.shape[1]] for k in (0, 1))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from replicate.evaluate.average_precision import add_influence, influence, place_pairs, weighted_totals
+from replicate.evaluate.average_precision import add_influence, influence, place_pairs
 from replicate.evaluate.class_influence import measure_classes
 from replicate.evaluate.draws import Draws, DrawView, Sample, SparseLabels
 from replicate.evaluate.metrics import TOP_K
@@ -168,9 +168,7 @@ def _pooled_draw(
     """(sum over hits of T / C, the same per replicate); adds its derivative to `psi`."""
     if not hits.any():
         return 0.0, np.zeros(sample.weights.shape[1])
-    placed, per_video = place_pairs(scores, hits), len(scores) // len(view.videos)
+    placed = place_pairs(scores, hits, view.videos)
     of = influence(placed)
-    scale = np.array([1 / (positives * sample.draws.count)])
-    add_influence(placed, hits, view.videos, per_video, of, np.array([0]), scale, psi)
-    exact = [weighted_totals(placed, hits, view.videos, per_video, weights)[0] for weights in sample.slices]
-    return of.total, sample.cut(exact)
+    add_influence(placed, of, np.array([0]), np.array([1 / (positives * sample.draws.count)]), psi)
+    return of.total, sample.replicated(placed)[0]

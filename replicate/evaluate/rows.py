@@ -23,11 +23,9 @@ class Rows:
         """(at most BLOCK, nodes) float32, contiguous: rows from `begin` on."""
         return self._scores[self._videos[begin : begin + BLOCK]]
 
-    def columns(self, first: int, last: int) -> np.ndarray:
-        """(last - first, rows) float32, contiguous: the scores of some nodes, node by node."""
-        columns = np.empty((last - first, len(self._videos)), np.float32)
-        _transpose(self._scores, self._videos, first, columns)
-        return columns
+    def columns(self, first: int, out: np.ndarray) -> None:
+        """Fill `out`, (nodes, rows) float32, with the scores of consecutive nodes from `first` on, node by node."""
+        _transpose(self._scores, self._videos, first, out)
 
 
 @compiled
