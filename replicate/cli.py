@@ -8,7 +8,7 @@ from types import FrameType
 
 import click
 
-from replicate import __version__, cli_claims, cli_data, cli_stages, cli_taxonomy, cli_tune
+from replicate import __version__, cli_check, cli_claims, cli_data, cli_stages, cli_taxonomy, cli_tune
 from replicate.command import (
     Command,
     chosen_columns,
@@ -220,7 +220,7 @@ def models(command: Command, preset: str | None, as_json: bool) -> None:
     click.echo(listing(command.profile, preset, as_json))
 
 
-for verb in (*cli_claims.VERBS, *cli_stages.VERBS, cli_tune.tune, cli_data.data, cli_taxonomy.taxonomy):
+for verb in (cli_check.check, *cli_claims.VERBS, *cli_stages.VERBS, cli_tune.tune, cli_data.data, cli_taxonomy.taxonomy):
     group.add_command(verb)
 
 
