@@ -8,15 +8,12 @@ import numpy as np
 import pytest
 import torch
 from record_fixtures import write_fixture
-from scipy import stats
 
 import tc
 from replicate.columns import COLUMNS
-from replicate.evaluate.protocol import load_protocol
 from replicate.record import read_json, write_json
-from replicate.report import card, claims, claims_mathematics, claims_training, contrast
+from replicate.report import card, claims, claims_mathematics, claims_training
 from replicate.report.claims_gains import PAIRS
-from replicate.report.contrast import Estimate, summarise
 from replicate.report.records import Records
 from replicate.report.verdicts import (
     INCONCLUSIVE,
@@ -24,9 +21,6 @@ from replicate.report.verdicts import (
     SUPPORTED,
     UNTESTABLE,
     VERDICTS,
-    Part,
-    judge_parts,
-    verdict_of,
 )
 from replicate.schema import HEADLINE
 
@@ -57,100 +51,6 @@ def shift(folder, column, amount, metrics=HEADLINE, levels=("overall",)):
                 cell["mean"] += amount
 
     edit(folder, f"evaluate-{column}-*.json", change)
-
-
-def part(low, high, paper=None, slack=0.0, wide=None):
-    return Part("x", Estimate((low + high) / 2, (low, high), wide or (low, high), None, ""), paper, slack)
-
-
-# the rules
-
-
-@pytest.mark.parametrize(
-    ("interval", "paper", "verdict"),
-    [
-        ((0.1, 0.3), 0.2, SUPPORTED),
-        ((0.1, 0.3), 0.9, SUPPORTED),  # the sign is the claim; the evidence names the size
-        ((-0.1, 0.3), 0.2, INCONCLUSIVE),
-        ((-0.1, 0.1), 0.2, REFUTED),
-        ((-0.3, -0.1), 0.2, REFUTED),
-        ((-0.3, -0.1), None, REFUTED),
-        ((-0.3, 0.1), None, INCONCLUSIVE),
-        ((0.0, 0.3), 0.2, INCONCLUSIVE),
-        ((0.0, 0.0), 0.2, INCONCLUSIVE),
-    ],
-)
-def test_rule_for_one_effect(interval, paper, verdict):
-    assert verdict_of(part(*interval, paper)) == verdict
-
-
-def test_rounding_of_the_paper_is_given_the_benefit():
-    assert verdict_of(part(-0.1, 0.19, paper=0.2)) == REFUTED
-    assert verdict_of(part(-0.1, 0.19, paper=0.2, slack=0.02)) == INCONCLUSIVE
-
-
-def test_many_parts_refute_by_the_wide_interval_only():
-    assert verdict_of(part(-0.3, -0.1, None, wide=(-0.5, 0.1))) == INCONCLUSIVE
-
-
-def test_without_an_interval_nothing_is_decided():
-    assert verdict_of(Part("x", Estimate(1.0, None, None, None, ""), 1.0)) == INCONCLUSIVE
-
-
-def test_all_parts_must_be_supported_and_the_deciding_one_is_shown():
-    good, unsure, bad = part(1, 2), part(-1, 2, 1.5), part(-3, -2, 1.5)
-    assert judge_parts([good, good]).verdict == SUPPORTED
-    assert judge_parts([good, unsure]).verdict == INCONCLUSIVE
-    assert judge_parts([good, unsure]).interval == (-1, 2)
-    assert judge_parts([good, unsure, bad]).verdict == REFUTED
-    assert judge_parts([good, unsure, bad]).interval == (-3, -2)
-
-
-# intervals
-
-
-def test_interval_over_draws_is_a_t_interval():
-    values = np.random.default_rng(0).normal(1, 0.1, (1, 5))
-    oracle = stats.ttest_1samp(values[0], 0).confidence_interval(0.95)
-    assert summarise(values).interval == pytest.approx((oracle.low, oracle.high))
-
-
-def test_interval_spans_draws_and_seeds_whichever_is_wider():
-    seeds = np.array([[1.0], [1.2], [1.4]])
-    by_seed = summarise(np.repeat(seeds, 5, axis=1)).interval
-    oracle = stats.ttest_1samp(seeds[:, 0], 0).confidence_interval(0.95)
-    assert by_seed == pytest.approx((oracle.low, oracle.high))
-    draws = np.random.default_rng(1).normal(1, 1, (1, 5))
-    one = summarise(draws)
-    assert summarise(np.repeat(draws, 3, axis=0)).interval == pytest.approx(one.interval)
-    assert (one.noise, summarise(np.repeat(draws, 3, axis=0)).noise) == (
-        "test videos",
-        "test videos and training seeds",
-    )
-
-
-def test_more_parts_and_overlapping_draws_widen():
-    values = np.random.default_rng(2).normal(size=(1, 5))
-    plain = summarise(values)
-    assert summarise(values, among=10).wide[1] > plain.wide[1]
-    assert summarise(values, among=10).interval == plain.interval
-    assert np.ptp(summarise(values, share=0.137).interval) == pytest.approx(
-        np.ptp(plain.interval) * math.sqrt(1 + 5 * 0.137 / 0.863)
-    )
-
-
-def test_detectable_effect_is_found_with_the_stated_power():
-    """Of many draws with a true effect of that size, four in five give an interval above 0."""
-    generator = np.random.default_rng(3)
-    sd = 1.0
-    effect = (stats.t.ppf(0.975, 4) + stats.t.ppf(0.8, 4)) * sd / math.sqrt(5)
-    found = [summarise(generator.normal(effect, sd, (1, 5))).interval[0] > 0 for _ in range(1500)]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.06)
-
-
-def test_levels_are_the_protocols():
-    protocol = load_protocol()
-    assert (protocol.alpha, protocol.power) == (contrast.ALPHA, contrast.POWER)
 
 
 # the registry
