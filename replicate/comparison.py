@@ -9,7 +9,7 @@ import numpy as np
 from replicate.columns import in_table_order, pairs
 from replicate.comparison_cells import Cells, differences
 from replicate.comparison_examples import examples
-from replicate.evaluate.bootstrap import deviations, weight_vectors
+from replicate.evaluate.bootstrap import BLOCK, deviations, weight_vectors
 from replicate.evaluate.influence import CELLS, measure_column
 from replicate.evaluate.protocol import Protocol
 from replicate.evaluation import Pool, in_one_file
@@ -61,17 +61,11 @@ def compare_columns(
     """
     seeds = tuple(dict.fromkeys(seed for _, seed in evaluated))
     chosen = pairs(in_table_order(column for column, _ in evaluated))
-    compared, gaps, correlations, fell_back = [], [], [], False
-    for number, (column, baseline) in enumerate(chosen):
-        progress(number, len(chosen), f"{column} and {baseline}")
-        both = [(evaluated[column, seed], evaluated[baseline, seed]) for seed in seeds]
-        cells = _bootstrap(column, baseline, both, pool, protocol, threads)
-        compared.append(cells)
-        if column in protocol.family.pairs:
-            rows = [CELLS.index((metric, "overall")) for metric in protocol.family.primary]
-            gaps += list(cells.gaps[rows])
-            correlations += list(cells.correlations[rows])
-            fell_back |= bool(cells.exact[rows].any())
+    simulated = _bootstrap(chosen, seeds, evaluated, protocol, threads, progress) if chosen else []
+    compared = []
+    for number, (pair, of_pair) in enumerate(zip(chosen, simulated, strict=True)):
+        progress(len(seeds) + number, len(seeds) + len(chosen), " and ".join(pair))
+        compared.append(_cells(pair, seeds, evaluated, of_pair, pool, protocol, threads))
     return CompareRecord(
         protocol=protocol.to_dict(),
         protocol_hash=protocol.hash,
@@ -79,48 +73,67 @@ def compare_columns(
         conditional=len(seeds) == 1,
         videos=len(pool.draws.videos),
         replicates=protocol.bootstrap.replicates,
-        influence_check=_check(gaps, correlations, fell_back, protocol),
+        influence_check=_check(compared, protocol),
         differences=tuple(differences(compared, pool.draws, protocol, paper)),
         examples=examples(evaluated, seeds[0], pool, names, ids),
     )
 
 
-def _check(gaps: list[float], correlations: list[float], fell_back: bool, protocol: Protocol) -> InfluenceCheck | None:
-    known = [gap for gap in gaps if not np.isnan(gap)]
-    if not known:
+def _check(compared: list[Cells], protocol: Protocol) -> InfluenceCheck | None:
+    """How influence values and exact replicates agree over the primary cells; null where there is none."""
+    rows = [CELLS.index((metric, "overall")) for metric in protocol.family.primary]
+    primary = [cells for cells in compared if cells.column in protocol.family.pairs]
+    gaps = np.array([cells.gaps[rows] for cells in primary]).ravel()
+    correlations = np.array([cells.correlations[rows] for cells in primary]).ravel()
+    known = ~np.isnan(gaps)
+    if not known.any():
         return None
     return InfluenceCheck(
         replicates=protocol.bootstrap.exact_replicates,
-        worst_ratio_gap=float(max(known)),
-        worst_correlation=float(np.nanmin(correlations)),
-        fell_back=fell_back,
+        worst_ratio_gap=float(gaps[known].max()),
+        worst_correlation=float(correlations[known].min()),
+        fell_back=any(cells.exact[rows].any() for cells in primary),
     )
 
 
 def _bootstrap(
-    column: str, baseline: str, both: list[tuple[Evaluated, Evaluated]], pool: Pool, protocol: Protocol, threads: int
-) -> Cells:
-    """Replicates of one pair in all cells, by influence values, exact where those are not good enough."""
-    settings, videos = protocol.bootstrap, len(pool.draws.videos)
+    chosen: list[tuple[str, str]], seeds: tuple[int, ...], evaluated: Mapping[tuple[str, int], Evaluated],
+    protocol: Protocol, threads: int, progress: Progress,
+) -> np.ndarray:  # fmt: skip
+    """(pairs, seeds, replicates, cells) deviations from the differences, all under the same weights of videos."""
+    settings, found = protocol.bootstrap, []
+    for number, seed in enumerate(seeds):
+        progress(number, len(seeds) + len(chosen), f"{settings.replicates:,} replicates, seed {seed}")
+        influence = np.concatenate([
+            evaluated[column, seed].load("influence") - evaluated[baseline, seed].load("influence")
+            for column, baseline in chosen
+        ])
+        simulated = deviations(influence, settings.seed, settings.replicates, threads)
+        found.append(simulated.reshape(settings.replicates, len(chosen), len(CELLS)))
+    return np.stack(found).transpose(2, 0, 1, 3)
+
+
+def _cells(
+    pair: tuple[str, str], seeds: tuple[int, ...], evaluated: Mapping[tuple[str, int], Evaluated],
+    simulated: np.ndarray, pool: Pool, protocol: Protocol, threads: int,
+) -> Cells:  # fmt: skip
+    """All cells of one pair; replicates become exact where influence values are not good enough."""
+    settings = protocol.bootstrap
+    both = [tuple(evaluated[column, seed] for column in pair) for seed in seeds]
     values = np.stack([one.load("values") - other.load("values") for one, other in both])  # (seeds, cells)
-    simulated = np.stack([
-        deviations(np.nan_to_num(one.load("influence") - other.load("influence")), settings.seed, settings.replicates,
-                   threads)
-        for one, other in both
-    ])  # (seeds, replicates, cells)
     exact = np.stack([one.load("replicates") - other.load("replicates") for one, other in both])  # (seeds, rows, repl.)
     tested = exact[:, : len(CELLS), : settings.exact_replicates].mean(axis=0) - values.mean(axis=0)[:, None]
-    gaps, correlations = _agreement(simulated.mean(axis=0)[: settings.exact_replicates].T, tested)
+    gaps, correlations = _agreement(simulated[:, : settings.exact_replicates].mean(axis=0).T, tested)
     falls_back = gaps > settings.tolerance
     if falls_back.any():
+        simulated = simulated.copy()
         for number, (one, other) in enumerate(both):
-            first, second = (_exact(each, pool, settings, videos, threads) for each in (one, other))
-            simulated[number][:, falls_back] = (first - second)[falls_back].T - values[number, falls_back]
-    all_classes = np.stack([each[len(CELLS) :] for each in exact])
+            anew = _exact(one, pool, protocol, threads) - _exact(other, pool, protocol, threads)
+            simulated[number][:, falls_back] = (anew - values[number][:, None])[falls_back].T
     return Cells(
-        column, baseline, tuple((one.record, other.record) for one, other in both), values, simulated, falls_back,
-        gaps, correlations, all_classes,
-        perr=tuple(np.mean([pair[side].load("perr") for pair in both], axis=0) for side in (0, 1)),
+        *pair, tuple((one.record, other.record) for one, other in both), values, simulated, falls_back,
+        gaps, correlations, exact[:, len(CELLS) :],
+        perr=tuple(np.mean([each[side].load("perr") for each in both], axis=0) for side in (0, 1)),
         first=tuple(np.array(both[0][side].load("first")) for side in (0, 1)),
     )  # fmt: skip
 
@@ -138,16 +151,13 @@ def _agreement(influence: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np
     return gaps, correlations
 
 
-def _exact(each: Evaluated, pool: Pool, settings, videos: int, threads: int) -> np.ndarray:
-    """(cells, replicates) float64: every replicate by ranking anew under its weights."""
-    at_once = max(64, _EXACT_BYTES // videos)
-    weights = weight_vectors(videos, settings.seed, settings.replicates)
+def _exact(each: Evaluated, pool: Pool, protocol: Protocol, threads: int) -> np.ndarray:
+    """(cells, replicates) float64: every replicate by ranking under its weights."""
+    settings, videos = protocol.bootstrap, len(pool.draws.videos)
+    at_once, parts = max(BLOCK, _EXACT_BYTES // videos // BLOCK * BLOCK), []
     with in_one_file(open_scores(each.scores), each.measures) as logits:
-        parts = [
-            measure_column(
-                logits, pool.sampled(), pool.levels, pool.draws, pool.classes,
-                weights[:, begin : begin + at_once], threads,
-            ).replicates[: len(CELLS)]  # fmt: skip
-            for begin in range(0, settings.replicates, at_once)
-        ]
+        for first in range(0, settings.replicates, at_once):
+            weights = weight_vectors(videos, settings.seed, min(at_once, settings.replicates - first), first)
+            found = measure_column(logits, pool.sampled(), pool.levels, pool.draws, pool.classes, weights, threads)
+            parts.append(found.replicates[: len(CELLS)])
     return np.concatenate(parts, axis=1)

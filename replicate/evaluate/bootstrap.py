@@ -30,13 +30,13 @@ def _draw_block(videos: int, seed: int, block: int, table: np.ndarray) -> Iterat
         yield np.take(table, generator.integers(0, 1 << 16, (min(_ROWS, videos - begin), BLOCK), np.uint16))
 
 
-def weight_vectors(videos: int, seed: int, replicates: int) -> np.ndarray:
-    """(videos, replicates) uint8: the weights of the first replicates."""
+def weight_vectors(videos: int, seed: int, replicates: int, first: int = 0) -> np.ndarray:
+    """(videos, replicates) uint8: the weights of replicates `first`, a multiple of BLOCK, and those after it."""
     weights = np.empty((videos, -(-replicates // BLOCK) * BLOCK), np.uint8)
-    for block in range(weights.shape[1] // BLOCK):
-        begin = 0
-        for part in _draw_block(videos, seed, block, _weight_table()):
-            weights[begin : begin + len(part), block * BLOCK : (block + 1) * BLOCK] = part
+    for number in range(weights.shape[1] // BLOCK):
+        begin, columns = 0, slice(number * BLOCK, (number + 1) * BLOCK)
+        for part in _draw_block(videos, seed, first // BLOCK + number, _weight_table()):
+            weights[begin : begin + len(part), columns] = part
             begin += len(part)
     return weights[:, :replicates]
 
