@@ -21,13 +21,12 @@ from replicate.errors import DataError
 from replicate.evaluate import ranking
 
 Unlabelled = Literal["skip", "zero"]
-METRICS = ("GAP", "MAP", "PERR", "Hit@1")
 OVERALL = "overall"
 TOP_K = 20
 _BLOCK = 1 << 22  # values looked at together, to bound what a step needs beside the matrix
 
 
-class UndefinedMetric(DataError):
+class UndefinedMetric(DataError):  # noqa: N818 - names the case, as MissingResult does
     """A metric has no value on these videos: nothing there is positive. Never reported as 0."""
 
 
@@ -221,38 +220,6 @@ def _defined(name: str, value: float | None, videos: int) -> float:
     if value is None:
         raise UndefinedMetric(f"{name} is undefined: none of {videos} videos has a positive label")
     return value
-
-
-def average_precision(scores: np.ndarray, hits: np.ndarray, positives: int) -> float:
-    """Non-interpolated average precision of one ranking, ties as one group.
-
-    Args:
-        scores: (pairs,) float, any order.
-        hits: (pairs,) bool.
-        positives: denominator, at least the number of hits; positives outside the ranking count too.
-    """
-    order = np.argsort(scores)[::-1]
-    ranked = scores[order]
-    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)) if len(ranked) else np.zeros(0, np.int64)
-    found = np.cumsum(hits[order])[ends]
-    return float(np.sum(np.diff(found, prepend=0) * (found / (ends + 1))) / positives)
-
-
-def top_nodes(scores: np.ndarray, top_k: int) -> np.ndarray:
-    """(videos, nodes) bool: each video's `top_k` highest nodes; of equal scores at the last place the lowest index."""
-    nodes = scores.shape[1]
-    if top_k < 1:
-        raise ValueError(f"top_k must be at least 1, not {top_k}")
-    if nodes <= top_k:
-        return np.ones(scores.shape, bool)
-    keep = np.empty(scores.shape, bool)
-    for rows in _row_blocks(scores):
-        block = scores[rows]
-        last = np.partition(block, nodes - top_k, axis=1)[:, nodes - top_k, None]
-        above, tied = block > last, block == last
-        room = top_k - above.sum(axis=1, keepdims=True)
-        keep[rows] = above | (tied & (tied.cumsum(axis=1) <= room))
-    return keep
 
 
 def checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

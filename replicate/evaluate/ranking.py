@@ -8,12 +8,13 @@ one per node its class ranking. Counts are integers, so neither threads nor bloc
 The kernels release the interpreter's lock; the callers run them in threads of their own.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numba
 import numpy as np
+
+from replicate.evaluate.threads import in_threads
 
 compiled = numba.njit(nogil=True, cache=True)
 
@@ -73,7 +74,7 @@ def rank_videos(scores: np.ndarray, labels: np.ndarray, nodes: np.ndarray, top_k
         _rank_videos(scores[rows], labels[rows], nodes, min(top_k, len(nodes)), Tops(*(each[rows] for each in tops)))
 
     bounds = np.linspace(0, videos, threads + 1).astype(int).tolist()
-    in_threads(rank, [slice(begin, end) for begin, end in zip(bounds, bounds[1:], strict=False)])
+    in_threads(rank, [slice(begin, end) for begin, end in zip(bounds, bounds[1:], strict=False)], threads)
     return tops
 
 
@@ -236,7 +237,7 @@ def count_pooled(
             tally(values, hits, node, video_tops, level_tops[level], order, counts[level])
         return counts
 
-    parts = in_threads(count, np.array_split(np.arange(scores.shape[1]), threads))
+    parts = in_threads(count, np.array_split(np.arange(scores.shape[1]), threads), threads)
     for part in parts[1:]:
         for level, counts in part.items():
             parts[0][level].pairs[:] += counts.pairs
@@ -269,7 +270,7 @@ def class_average_precision(
             tally(column, hits, node, video_tops, level_tops[int(levels[node])], order, counts)
             values[node] = [average_precision_of(counts.pairs[k], counts.hits[k], positives) for k in range(3)]
 
-    in_threads(count, np.array_split(np.arange(scores.shape[1]), threads))
+    in_threads(count, np.array_split(np.arange(scores.shape[1]), threads), threads)
     return values
 
 
@@ -289,12 +290,3 @@ def _copy_columns(matrix, nodes, columns):
         for number, node in enumerate(nodes):
             for video in range(begin, min(begin + _ROWS, len(matrix))):
                 columns[number, video] = matrix[video, node]
-
-
-def in_threads(work: Callable[[Any], Any], parts: Iterable[Any]) -> list[Any]:
-    """The results of `work` on each part, one thread per part."""
-    parts = list(parts)
-    if len(parts) == 1:
-        return [work(parts[0])]
-    with ThreadPoolExecutor(len(parts)) as pool:
-        return list(pool.map(work, parts))
