@@ -161,15 +161,19 @@ def seed_test(column: np.ndarray, baseline: np.ndarray, alpha: float, power: flo
 
 
 def noncentrality(seeds: int, alpha: float, power: float) -> float:
-    """True difference in standard errors that a two-sided paired t test finds with the given power."""
+    """True difference in standard errors that a two-sided paired t test finds with the given power.
+
+    The power is an integral over the estimated error: scipy's non-central t gives NaN for few degrees of freedom.
+    """
     degrees = seeds - 1
-    critical = scipy.stats.t.ppf(1 - alpha / 2, degrees)
+    critical, normal = scipy.stats.t.ppf(1 - alpha / 2, degrees), scipy.stats.norm
+    estimated = np.sqrt(scipy.stats.chi2.ppf((np.arange(4000) + 0.5) / 4000, degrees) / degrees)
 
     def excess(shift: float) -> float:
-        found = scipy.stats.nct.sf(critical, degrees, shift) + scipy.stats.nct.cdf(-critical, degrees, shift)
-        return float(found - power)
+        found = normal.sf(critical * estimated - shift) + normal.cdf(-critical * estimated - shift)
+        return float(found.mean() - power)
 
-    return float(scipy.optimize.brentq(excess, 0, 4 * critical + 10))
+    return float(scipy.optimize.brentq(excess, 0, 10 * critical))
 
 
 def two_level_interval(
