@@ -32,7 +32,7 @@ def _claim_cell(result: Result) -> Cell:
     state = {SUPPORTED: "inside", REFUTED: "outside"}.get(result.verdict, "not comparable")
     found = f"{shown(result.effect, result.unit)} {shown_interval(result.interval, result.unit)}".strip()
     paper = shown(result.paper, result.unit)
-    reason = "" if state == "inside" else f"{result.verdict}: {result.text}. {result.evidence}".strip()
+    reason = "" if state == "inside" else f"{result.verdict}: {result.text} {result.evidence}".strip()
     return Cell("claims", result.name, state, found, paper, reason)
 
 

@@ -26,7 +26,7 @@ from replicate.report.records import Records
 from replicate.schema import Level, Metric
 
 DEFAULT_RERUN, DEFAULT_SEEDS = 0.01, 0.03  # half-widths where nothing was measured; fractions
-FLOOR = 1e-4  # of a measured half-width
+FLOOR = 1e-3  # of a measured half-width: processors differ by more than reruns on one of them show
 RERUN_FACTOR = 3.0  # times the largest difference between a run and its reruns, over the cells of a kind
 SEED_FACTOR = 4.5  # times the pooled standard deviation over seeds
 # Fields of a profile that may differ from the reference's and leave the results comparable; seeds choose the band.
