@@ -1,10 +1,11 @@
-"""Verbs about records: make the synthetic corpus, index, verify, describe."""
+"""Verbs about records: fetch real ones, make the synthetic corpus, index, verify, describe."""
 
 from pathlib import Path
 
 import click
 
 from replicate import progress
+from replicate.cli_download import download
 from replicate.command import Command, shared_options
 from replicate.errors import ConfigurationError
 from replicate.progress import Event
@@ -13,7 +14,10 @@ from replicate.steps import data_root, shard_patterns, specification
 
 @click.group()
 def data() -> None:
-    """Make, index, verify and describe records."""
+    """Fetch, make, index, verify and describe records."""
+
+
+data.add_command(download)
 
 
 @data.command()
