@@ -217,7 +217,7 @@ def _local_cluster(run: Any, jobs: int) -> Any:
         n_workers=min(workers, jobs),
         threads_per_worker=1,
         processes=True,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # any free port: without one, Dask takes 8787 and warns if it is taken
         memory_limit=0,
         silence_logs=100,  # failures come back as exceptions, with our own words
     )
