@@ -160,4 +160,4 @@ def _exact(each: Evaluated, pool: Pool, protocol: Protocol, threads: int) -> np.
             weights = weight_vectors(videos, settings.seed, min(at_once, settings.replicates - first), first)
             found = measure_column(logits, pool.sampled(), pool.levels, pool.draws, pool.classes, weights, threads)
             parts.append(found.replicates[: len(CELLS)])
-    return np.concatenate(parts, axis=1)
+    return np.concatenate(parts, axis=1)[:, : settings.replicates]

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,10 +97,10 @@ def evaluate_column(
         progress(steps - 3, steps, "pool")
         whole = _evaluate(logits, pool.labels, pool, threads)
         progress(steps - 2, steps, "influence values")
-        weights = weight_vectors(
-            len(pool.draws.videos), protocol.bootstrap.seed, protocol.bootstrap.exploratory_replicates
-        )
+        settings = protocol.bootstrap
+        weights = weight_vectors(len(pool.draws.videos), settings.seed, settings.exploratory_replicates)
         measures = measure_column(logits, pool.sampled(), pool.levels, pool.draws, pool.classes, weights, threads)
+        measures = replace(measures, replicates=measures.replicates[:, : settings.exploratory_replicates])
         _check_agreement(measures, evaluations, column)
         progress(steps - 1, steps, "single videos")
         _save(out / VIDEO_PRECISION, _video_precision(logits, pool.labels, threads))

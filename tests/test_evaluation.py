@@ -1,6 +1,6 @@
-"""Claims: the evaluate stage's record holds the metrics, by definition, of every draw and of the pool; class set, support
-and reasons are right; an ensemble is read through its members; bad scores are a sentence, degenerate ones are carried
-through; neither threads nor repetition change a byte."""
+"""Claims: the evaluate stage's record holds the metrics, by definition, of every draw and of the pool; class set,
+support and reasons are right; an ensemble is read through its members; bad scores are a sentence, degenerate ones are
+carried through; neither threads nor repetition change a byte."""
 
 import dataclasses
 

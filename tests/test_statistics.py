@@ -18,6 +18,11 @@ from replicate.evaluate import bootstrap, statistics
 from replicate.evaluate.protocol import PATH, load_protocol
 
 
+def flat_weights(*arguments, **options):
+    """(videos, replicates) from the slices."""
+    return np.concatenate(list(bootstrap.weight_vectors(*arguments, **options)), axis=1)
+
+
 def family(seed=0, cells=7, replicates=399):
     """Correlated deviations, estimates of which some are large."""
     rng = np.random.default_rng(seed)
@@ -159,22 +164,22 @@ def test_weights_are_poisson_with_mean_and_variance_1():
     assert counts.sum() == (counts * values).sum() == 1 << 16
     assert (counts * (values - 1) ** 2).sum() == 1 << 16
     assert np.abs(counts / (1 << 16) - scipy.stats.poisson.pmf(values, 1)).max() < 2e-5
-    weights = bootstrap.weight_vectors(5000, 1, 100)
+    weights = flat_weights(5000, 1, 100)[:, :100]
     shares = np.bincount(weights.ravel(), minlength=4)[:4] / weights.size
     np.testing.assert_allclose(shares, scipy.stats.poisson.pmf(np.arange(4), 1), atol=0.004)
     assert abs(np.corrcoef(weights.T)[np.triu_indices(100, 1)]).max() < 0.08  # replicates are independent
 
 
 def test_a_vector_of_weights_depends_on_its_number_alone():
-    whole = bootstrap.weight_vectors(9000, 3, 300)
-    np.testing.assert_array_equal(bootstrap.weight_vectors(9000, 3, 70), whole[:, :70])
-    np.testing.assert_array_equal(bootstrap.weight_vectors(9000, 3, 44, first=256), whole[:, 256:])
-    assert (bootstrap.weight_vectors(9000, 4, 1) != whole[:, :1]).any()
+    whole = flat_weights(9000, 3, 300)
+    np.testing.assert_array_equal(flat_weights(9000, 3, 70), whole[:, :96])
+    np.testing.assert_array_equal(flat_weights(9000, 3, 44, first=256), whole[:, 256:])
+    assert (flat_weights(9000, 4, 1) != whole[:, :32]).any()
 
 
 def test_deviations_are_the_weighted_sums():
     influence = np.random.default_rng(0).standard_normal((3, 9000)).astype(np.float32)
-    weights = bootstrap.weight_vectors(9000, 3, 150).astype(np.float64)
+    weights = flat_weights(9000, 3, 150)[:, :150].astype(np.float64)
     expected = (weights - 1).T @ influence.T.astype(np.float64)
     np.testing.assert_allclose(bootstrap.deviations(influence, 3, 150), expected, atol=2e-3)
     one, two = (bootstrap.deviations(influence, 3, 150, threads=threads) for threads in (1, 2))

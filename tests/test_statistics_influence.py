@@ -39,7 +39,7 @@ CLASSES = np.array([0, 1, 2, 3, 4, 5, 9, 11, 25, 26, 29, 30])
 def measure(kind, weights=None, threads=1, transform=lambda scores: scores):
     scores, labels, positions = case(kind)
     draws = Draws(positions)
-    weights = np.ones((len(draws.videos), 1), np.uint8) if weights is None else weights
+    weights = np.ones((1, len(draws.videos), 1), np.uint8) if weights is None else weights
     sampled = SparseLabels.of(labels[draws.videos])
     return measure_column(transform(scores), sampled, LEVELS, draws, CLASSES, weights, threads)
 
@@ -85,7 +85,7 @@ def test_exact_replicates_are_metrics_of_repeated_videos(kind):
     measured = measure(kind, weights)
     of_pool = np.zeros(len(scores), int)
     for replicate in (0, 17, 31, 32, 39):
-        of_pool[videos] = weights[:, replicate]
+        of_pool[videos] = weights[replicate // 32, :, replicate % 32]
         values = []
         for draw in positions:
             rows = np.repeat(draw, of_pool[draw])
@@ -114,7 +114,7 @@ def test_influence_replicates_follow_exact_ones():
     weights = weight_vectors(8000, 11, 60)
     measured = measure_column(scores, SparseLabels.of(labels), levels, draws, np.arange(9), weights)
     first_order = deviations(measured.influence, 11, 60).T
-    exact = measured.replicates[: len(CELLS)] - measured.values[:, None]
+    exact = measured.replicates[: len(CELLS), :60] - measured.values[:, None]
     for cell in range(len(CELLS)):
         assert np.corrcoef(first_order[cell], exact[cell])[0, 1] > 0.99
         assert first_order[cell].std() / exact[cell].std() == pytest.approx(1, abs=0.05)

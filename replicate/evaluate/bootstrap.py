@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from replicate.evaluate.average_precision import WIDTH
 from replicate.evaluate.threads import in_threads
 
-BLOCK = 64  # replicates that share one stream of random numbers
+BLOCK = 2 * WIDTH  # replicates that share one stream of random numbers
 _ROWS = 1 << 13
 
 # How many of 65,536 equally likely numbers stand for each weight 0, 1, 2, ...: Poisson with mean 1, rounded such that
@@ -31,14 +32,17 @@ def _draw_block(videos: int, seed: int, block: int, table: np.ndarray) -> Iterat
 
 
 def weight_vectors(videos: int, seed: int, replicates: int, first: int = 0) -> np.ndarray:
-    """(videos, replicates) uint8: the weights of replicates `first`, a multiple of BLOCK, and those after it."""
-    weights = np.empty((videos, -(-replicates // BLOCK) * BLOCK), np.uint8)
-    for number in range(weights.shape[1] // BLOCK):
-        begin, columns = 0, slice(number * BLOCK, (number + 1) * BLOCK)
+    """(slices, videos, WIDTH) uint8: weights of replicate `first`, a multiple of BLOCK, and at least as many after it
+    as are asked for, WIDTH replicates to a slice."""
+    blocks = -(-replicates // BLOCK)
+    weights = np.empty((blocks, BLOCK // WIDTH, videos, WIDTH), np.uint8)
+    for number in range(blocks):
+        begin = 0
         for part in _draw_block(videos, seed, first // BLOCK + number, _weight_table()):
-            weights[begin : begin + len(part), columns] = part
+            for k, slice_ in enumerate(weights[number]):
+                slice_[begin : begin + len(part)] = part[:, k * WIDTH : (k + 1) * WIDTH]
             begin += len(part)
-    return weights[:, :replicates]
+    return weights.reshape(-1, videos, WIDTH)[: -(-replicates // WIDTH)]
 
 
 def deviations(influence: np.ndarray, seed: int, replicates: int, threads: int = 1) -> np.ndarray:

@@ -33,7 +33,7 @@ class _Sums:
     """What the nodes of one lane add up to."""
 
     def __init__(self, groups: int, sample: Sample):
-        draws, replicates = sample.draws.count, sample.weights.shape[1]
+        draws, replicates = sample.draws.count, sample.replicates
         self.influence = np.zeros((groups, len(sample.labels)))
         self.values = np.zeros((groups, draws))
         self.exact = np.zeros((2, groups, draws, replicates))

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from replicate.evaluate.average_precision import WIDTH, Placed, by_score, weighted_totals
+from replicate.evaluate.average_precision import Placed, by_score, weighted_totals
 
 _ROWS = 1 << 13  # videos weighed at a time
 
@@ -119,26 +119,30 @@ class Sample:
         Args:
             draws: the test draws.
             labels: of their union.
-            weights: (videos of the union, replicates) uint8.
+            weights: (slices, videos of the union, WIDTH) uint8; replicates are slices x WIDTH.
         """
         self.draws, self.labels, self.weights = draws, labels, weights
         places = np.sort(np.searchsorted(draws.videos, draws.positions), axis=1)
         taken = (SparseLabels.take(labels.offsets, labels.values, videos, labels.nodes) for videos in places)
         self.views = tuple(DrawView(videos, each) for videos, each in zip(places, taken, strict=True))
-        padded = np.pad(weights, ((0, 0), (0, -weights.shape[1] % WIDTH)))
-        self.slices = [np.ascontiguousarray(padded[:, k : k + WIDTH]) for k in range(0, padded.shape[1], WIDTH)]
+
+    @property
+    def replicates(self) -> int:
+        """How many vectors of weights there are."""
+        return len(self.weights) * self.weights.shape[2]
 
     def weighted_sums(self, view: DrawView, values: np.ndarray) -> np.ndarray:
         """(replicates,) float64: sums over the videos of a draw of weight x value, from (draw size,) values."""
         used = np.flatnonzero(values)
-        total = np.zeros(self.weights.shape[1])
+        total = np.zeros((len(self.weights), self.weights.shape[2]))
         for begin in range(0, len(used), _ROWS):
             part = used[begin : begin + _ROWS]
-            total += values[part].astype(np.float64) @ self.weights[view.videos[part]].astype(np.float64)
-        return total
+            for k, weights in enumerate(self.weights):
+                total[k] += values[part].astype(np.float64) @ weights[view.videos[part]].astype(np.float64)
+        return total.ravel()
 
     def replicated(self, placed: Placed) -> tuple[np.ndarray, np.ndarray]:
         """`weighted_totals` under all weights: two arrays (replicates,)."""
         ranked = by_score(placed)
-        found = [weighted_totals(ranked, weights) for weights in self.slices]
-        return tuple(np.concatenate([each[k] for each in found])[: self.weights.shape[1]] for k in (0, 1))
+        found = [weighted_totals(ranked, weights) for weights in self.weights]
+        return tuple(np.concatenate([each[k] for each in found]) for k in (0, 1))

@@ -70,7 +70,7 @@ def measure_column(
         levels: (nodes,) int in 0 to 3.
         draws: the test draws.
         classes: node indices that MAP averages over.
-        weights: (videos of the union, replicates) uint8, one column per exact replicate.
+        weights: (slices, videos of the union, WIDTH) uint8: `bootstrap.weight_vectors`, one for each exact replicate.
         threads: how many compute at once; the result does not depend on it.
 
     Source: harness anchors, section C4.
@@ -80,7 +80,7 @@ def measure_column(
     ranks = rank_videos(rows, labels, levels, len(GROUPS), TOP_K, threads)
     measures = ColumnMeasures(
         np.zeros((len(CELLS), len(rows)), np.float32), np.full(len(CELLS), np.nan),
-        np.full((len(REPLICATED), weights.shape[1]), np.nan), ranks.perr, ranks.first,
+        np.full((len(REPLICATED), sample.replicates), np.nan), ranks.perr, ranks.first,
     )  # fmt: skip
     for cell, found in _from_videos(ranks, sample, levels, threads):
         number = CELLS.index(cell)
@@ -167,7 +167,7 @@ def _pooled_draw(
 ) -> tuple[float, np.ndarray]:
     """(sum over hits of T / C, the same per replicate); adds its derivative to `psi`."""
     if not hits.any():
-        return 0.0, np.zeros(sample.weights.shape[1])
+        return 0.0, np.zeros(sample.replicates)
     placed = place_pairs(scores, hits, view.videos)
     of = influence(placed)
     add_influence(placed, of, np.array([0]), np.array([1 / (positives * sample.draws.count)]), psi)
