@@ -8,7 +8,7 @@ from types import FrameType
 
 import click
 
-from replicate import __version__, cli_check, cli_claims, cli_data, cli_stages, cli_taxonomy, cli_tune
+from replicate import __version__, cli_check, cli_claims, cli_data, cli_stages, cli_studies, cli_taxonomy, cli_tune
 from replicate.command import (
     Command,
     chosen_columns,
@@ -75,9 +75,11 @@ def render(results: Path) -> None:
     from replicate.report.claims import make_claims
     from replicate.report.figures import make_figures
     from replicate.report.html import make_report
+    from replicate.report.studies import make_study_tables
     from replicate.report.tables import make_tables
 
     make_tables(results)
+    make_study_tables(results)
     make_claims(results)
     make_figures(results)
     make_report(results)
@@ -220,7 +222,8 @@ def models(command: Command, preset: str | None, as_json: bool) -> None:
     click.echo(listing(command.profile, preset, as_json))
 
 
-for verb in (cli_check.check, *cli_claims.VERBS, *cli_stages.VERBS, cli_tune.tune, cli_data.data, cli_taxonomy.taxonomy):
+verbs = (cli_check.check, *cli_claims.VERBS, *cli_stages.VERBS, cli_tune.tune, *cli_studies.VERBS)
+for verb in (*verbs, cli_data.data, cli_taxonomy.taxonomy):
     group.add_command(verb)
 
 

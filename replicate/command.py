@@ -35,9 +35,9 @@ class Command:
         with engine.locked(self.settings.runs), progress.listener() as listener:
             return engine.walk(targets, self.settings, listener, scheduler)
 
-    def variant(self, name: str, assignments: Iterable[str]) -> Graph:
+    def variant(self, name: str, assignments: Iterable[str], aggregate: Job | None = None) -> Graph:
         """The graph of the command's profile with some fields changed; jobs that do not depend on them are the same."""
-        return Graph(with_changes(self.profile, assignments), self.settings.data_dir, fingerprint, name)
+        return Graph(with_changes(self.profile, assignments), self.settings.data_dir, fingerprint, name, aggregate)
 
     def finish(self, targets: list[Job]) -> None:
         """Bring targets to done and print where each result lies."""

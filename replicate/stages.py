@@ -57,7 +57,7 @@ STAGES = {
         Stage("synthesize", 1, ("synthetic", "dataset.frame_limit")),
         Stage("index", 2, ("dataset.name", "dataset.shards", "dataset.max_corrupt")),
         Stage("labels", 1),
-        Stage("split", 1, ("split", "dataset.training_shards")),
+        Stage("split", 2, ("split", "dataset.training_shards")),
         Stage("train", 1, TRAINING_FIELDS, arithmetic=True),
         Stage("aggregate", 1, READING_FIELDS, arithmetic=True),
         Stage("predict", 1, READING_FIELDS, arithmetic=True),
@@ -136,19 +136,22 @@ class Graph:
     """Every job of a profile, built once, found by stage and parameters."""
 
     def __init__(
-        self, profile: Profile, data_dir: Path | None, fingerprint: Callable[[Path, Profile], Any], variant: str = ""
-    ):
+        self, profile: Profile, data_dir: Path | None, fingerprint: Callable[[Path, Profile], Any], variant: str = "",
+        aggregate: Job | None = None,
+    ):  # fmt: skip
         """
         Args:
             profile: the resolved profile.
             data_dir: folder of real data; None when there is none (keys of what reads it then say "no data").
             fingerprint: gives the identity of the dataset's files under the data directory.
             variant: what to call this profile in a study, e.g. "kernel 9, maps 4".
+            aggregate: the job whose LSTM states the DNN reads, instead of one of this profile's own.
         """
         self.profile = profile
         self.variant = variant
         self.data_dir = data_dir
         self._fingerprint = fingerprint
+        self._aggregate = aggregate
 
     def results(self, columns: Iterable[str] | None = None) -> list[Job]:
         """The jobs whose records the tables, figures and claims of `columns` are made of."""
@@ -220,6 +223,8 @@ class Graph:
     @functools.cached_property
     def aggregate(self) -> Job:
         """The last LSTM state of every video: the DNN's input. Trained once, with the profile's first seed."""
+        if self._aggregate:
+            return self._aggregate
         seed = self.profile.training.seeds[0]
         inputs = {"train": self.train(AGGREGATOR, seed), **self.corpus}
         return self.job("aggregate", inputs, column=AGGREGATOR, seed=seed)

@@ -109,14 +109,14 @@ def run_synthesize(step: Step) -> None:
     )  # fmt: skip
 
 
-def run_index(step: Step) -> None:
+def run_index(step: Step) -> dict[str, Any]:
     from replicate.data.index import build_index, find_shards
 
     synthesized = step.input("synthesize") if "synthesize" in step.job.inputs else None
     root = data_root(step.profile, step.data_dir, synthesized)
     shards = find_shards(root, shard_patterns(step.profile))
     corrupt = step.profile.dataset.max_corrupt
-    build_index(specification(step.profile), root, shards, step.out, max_corrupt=corrupt, progress=step.progress)
+    return {"skipped": build_index(specification(step.profile), root, shards, step.out, corrupt, step.progress)}
 
 
 def open_index(job: Job, profile: Profile, runs: Path, data_dir: Path | None) -> Any:
@@ -169,6 +169,7 @@ class Corpus:
         from replicate.data.batches import ArraySource, RecordSource
         from replicate.data.labels import LabelStore
         from replicate.data.splits import Split
+        from replicate.data.views import ChosenModalities, ShuffledFrames
 
         dataset = step.profile.dataset
         self.spec = specification(step.profile)
@@ -181,6 +182,11 @@ class Corpus:
             self.widths = (step.profile.model.lstm_width,)
         else:
             self.source = RecordSource(self.index, self.spec, dataset.frame_limit, reader=dataset.reader)
+            if dataset.modalities:
+                self.source = ChosenModalities(self.source, self.spec.features, dataset.modalities)
+                self.widths = self.source.widths
+            if dataset.frame_order == "shuffled":
+                self.source = ShuffledFrames(self.source, self.index.ids)
 
     def build(self, step: Step) -> Any:
         """The column's untrained model, every weight a function of the seed and its own name."""

@@ -1,0 +1,213 @@
+"""Figures of the studies: the grid's heat map, the ablations as a forest, the specification curve of the multiverse."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from replicate.columns import COLUMNS
+from replicate.report.style import (
+    BLUE,
+    FULL_WIDTH,
+    HALF_WIDTH,
+    INK,
+    MUTED,
+    VERMILLION,
+    Drawing,
+    canvas,
+    line_of,
+    points_axis,
+    zero_line,
+)
+from replicate.schema import HEADLINE
+from replicate.schema_studies import AblateRecord, Arm, GridRecord, MultiverseRecord, Study
+
+SHADES = "cividis"  # even in lightness, alike for all common kinds of colour blindness
+SHOWN = ("GAP", "MAP")  # metrics of the forest; its table has all
+
+
+def _titled(record: Study, what: str) -> str:
+    suffix = " (synthetic data)" if record.data == "synthetic" else ""
+    return f"{what} of {COLUMNS[record.column].title}{suffix}"
+
+
+def _noise(record: Study) -> str:
+    if len(record.seeds) == 1:
+        return "Conditional on one trained model per cell."
+    return f"Means over {len(record.seeds)} training seeds."
+
+
+def draw_grid(record: GridRecord, name: str) -> Drawing:
+    """Heat map of two fields, or points of one, with the baseline as a line."""
+    rows = [
+        {axis: _text(cell.values[axis]) for axis in record.axes}
+        | {"control": cell.control, "tune_gap": cell.mean, "parameters": cell.parameters}
+        for cell in record.cells
+    ]
+    table = pd.DataFrame(rows).astype({"tune_gap": float})
+    title = _titled(record, "Grid")
+    figure = canvas(title, HALF_WIDTH, 3.6 if len(record.axes) == 2 else 2.8)
+    if len(record.axes) == 2:
+        _heat_map(figure, record)
+    else:
+        _heads(figure, table, record)
+    chosen = "" if record.chosen is None else " The frame marks the highest; no profile is changed by it."
+    base = "" if record.baseline_gap is None else (
+        f" {COLUMNS[record.baseline].title} without the layer reaches {100 * record.baseline_gap:.2f}."
+    )
+    caption = f"GAP on the tune split at the best epoch, in percent.{chosen}{base} {_noise(record)}"
+    return Drawing(name, title, caption, figure, table)
+
+
+def _text(value: object) -> object:
+    return "-".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _heat_map(figure: Figure, record: GridRecord) -> None:
+    first, second = record.axes
+    down, across = (sorted({cell.values[axis] for cell in record.cells}) for axis in (first, second))
+    values = np.full((len(down), len(across)), np.nan)
+    for cell in record.cells:
+        if cell.mean is not None:
+            values[down.index(cell.values[first]), across.index(cell.values[second])] = 100 * cell.mean
+    axes = figure.subplots()
+    known = values[~np.isnan(values)]
+    scale = Normalize(known.min(), known.max()) if len(known) else Normalize(0, 1)
+    shades = matplotlib.colormaps[SHADES]
+    mesh = axes.pcolormesh(np.ma.masked_invalid(values), cmap=shades, norm=scale, edgecolors="none")
+    for (row, column), value in np.ndenumerate(values):
+        dark = np.isnan(value) or scale(value) > 0.55
+        text = "diverged" if np.isnan(value) else f"{value:.2f}"
+        axes.text(
+            column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=7, color="#000000" if dark else "#ffffff"
+        )
+    if record.chosen is not None:
+        best = record.cells[record.chosen].values
+        corner = across.index(best[second]), down.index(best[first])
+        axes.add_patch(matplotlib.patches.Rectangle(corner, 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2))
+    controls = {cell.values[first] for cell in record.cells if cell.control}
+    names = [f"{value}{' (control)' if value in controls else ''}" for value in down]
+    axes.set_yticks(np.arange(len(down)) + 0.5, names)
+    axes.set_xticks(np.arange(len(across)) + 0.5, [str(value) for value in across])
+    axes.set_ylabel("kernel size (frames)")
+    axes.set_xlabel("feature maps")
+    axes.grid(False)
+    axes.invert_yaxis()
+    figure.colorbar(mesh, ax=axes, label="tune GAP (%)")
+
+
+def _heads(figure: Figure, table: pd.DataFrame, record: GridRecord) -> None:
+    axes = figure.subplots()
+    places = np.arange(len(table))
+    axes.plot(table.tune_gap, places, **(line_of(COLUMNS[record.column]) | {"linestyle": "none"}))
+    if record.chosen is not None:
+        axes.plot(
+            table.tune_gap[record.chosen], record.chosen, marker="s", markersize=9, markerfacecolor="none",
+            color=VERMILLION, linestyle="none",
+        )  # fmt: skip
+    axes.set_yticks(places, table[record.axes[0]])
+    axes.invert_yaxis()
+    axes.set_ylabel("hidden layers")
+    axes.set_xlabel("tune GAP (%)")
+    points_axis(axes.xaxis, signed=False)
+
+
+def _arm(arm: Arm, metric: str) -> dict[str, object]:
+    """The numbers of one arm and metric."""
+    found = next(each for each in arm.differences if each.metric == metric)
+    low, high = found.interval or (None, None)
+    scores = {"score": arm.scores[metric], "baseline": arm.baseline_scores[metric]}
+    return {"metric": metric, "gain": found.difference, "low": low, "high": high} | scores
+
+
+def _numbers(rows: list[dict[str, object]]) -> pd.DataFrame:
+    names = ("gain", "low", "high", "score", "baseline")
+    return pd.DataFrame(rows).astype(dict.fromkeys(names, float))
+
+
+def draw_ablations(record: AblateRecord, name: str) -> Drawing:
+    """The gain of every row over its own baseline, with intervals."""
+    shown = [row for row in record.rows if row.arm]
+    table = _numbers([
+        {"row": row.key, "title": row.title, "both": row.both} | _arm(row.arm, metric)
+        for row in shown
+        for metric in HEADLINE
+    ])  # fmt: skip
+    title = _titled(record, "Ablations")
+    figure = canvas(title, FULL_WIDTH, 1.1 + 0.2 * len(shown))
+    panels = figure.subplots(1, len(SHOWN), sharey=True)
+    for axes, metric in zip(panels, SHOWN, strict=True):
+        rows = table[table.metric == metric].reset_index(drop=True)
+        zero_line(axes, vertical=True)
+        for place, row in rows.iterrows():
+            colour = VERMILLION if row.both else BLUE
+            axes.plot([row.low, row.high], [place, place], color=colour, linewidth=1.8, solid_capstyle="butt")
+            axes.plot(row.gain, place, color=colour, marker="s" if row.both else "o", linestyle="none")
+        axes.set_title(metric)
+        axes.set_xlabel("percentage points over its baseline")
+        points_axis(axes.xaxis)
+    panels[0].set_yticks(range(len(shown)), [row.title for row in shown])
+    panels[0].set_ylim(len(shown) - 0.5, -0.5)
+    left_out = [row.title for row in record.rows if not row.arm]
+    caption = (
+        "A variant minus its own baseline, overall, mean over the test draws; line: 95 % interval over test videos, "
+        "pointwise. Circles: only the layer changes. Squares: the baseline is trained under the same change. "
+        f"{_noise(record)}" + (f" Not possible here: {', '.join(left_out)}." if left_out else "")
+    )
+    return Drawing(name, title, caption, figure, table)
+
+
+def draw_multiverse(record: MultiverseRecord, name: str) -> Drawing:
+    """The specification curve: gains in order, and below each the readings that it stands for."""
+    table = _numbers([
+        {"run": run.number}
+        | {each.name: each.high if run.levels[each.letter] > 0 else each.low for each in record.factors}
+        | _arm(run.arm, metric)
+        for run in record.runs
+        for metric in HEADLINE
+    ])  # fmt: skip
+    gaps = table[table.metric == "GAP"].sort_values("gain", kind="stable").reset_index(drop=True)
+    title = _titled(record, "Multiverse")
+    figure = canvas(title, FULL_WIDTH, 5.4)
+    curve, dots = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
+    _curve(curve, gaps, record)
+    _dots(dots, gaps, record)
+    aliases = "; ".join(" and ".join(group) for group in record.aliases)
+    caption = (
+        f"Gain of GAP over {COLUMNS[record.baseline].title} under {len(record.runs)} combinations of readings, in "
+        "order, with 95 % intervals over test videos; below, filled where a factor has the first reading of its pair. "
+        f"Lines: {' and '.join(each.title for each in record.references)}, outside the factorial. {record.design}; "
+        f"two-factor interactions {aliases} cannot be told apart. {_noise(record)}"
+    )
+    return Drawing(name, title, caption, figure, table)
+
+
+def _curve(axes: Axes, gaps: pd.DataFrame, record: MultiverseRecord) -> None:
+    zero_line(axes)
+    for place, row in gaps.iterrows():
+        colour = BLUE if row.low > 0 else VERMILLION if row.high < 0 else MUTED
+        axes.plot([place, place], [row.low, row.high], color=colour, linewidth=1.4)
+        axes.plot(place, row.gain, color=colour, marker="o", markersize=3.5)
+    for each, dashes in zip(record.references, ("--", ":"), strict=False):
+        gain = _arm(each.arm, "GAP")["gain"]
+        if gain is not None:
+            axes.axhline(gain, color=INK, linewidth=0.8, linestyle=dashes, label=each.title)
+    axes.legend(loc="upper left")
+    axes.set_ylabel("GAP gain (points)")
+    points_axis(axes.yaxis)
+
+
+def _dots(axes: Axes, gaps: pd.DataFrame, record: MultiverseRecord) -> None:
+    names = []
+    for line, factor in enumerate(record.factors):
+        high = gaps[factor.name] == factor.high
+        names.append(f"{factor.name}: {factor.high} / {factor.low}")
+        axes.plot(gaps.index[high], np.full(high.sum(), line), "o", color=INK, markersize=4)
+        hollow = {"color": MUTED, "markersize": 4, "markerfacecolor": "none"}
+        axes.plot(gaps.index[~high], np.full((~high).sum(), line), "o", **hollow)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xticks([])
+    axes.set_xlabel("readings, by gain")
