@@ -47,7 +47,7 @@ class State:
     diverged_at: dict[str, Any] | None = None
 
 
-class Divergence(Exception):  # noqa: N818 - an event of the training, not an error of the program
+class Divergence(Exception):
     """Loss, gradients or scores stopped being finite."""
 
     def __init__(self, step: int | None, what: str):
