@@ -122,9 +122,10 @@ def test_verify_lists_faults_and_ends_with_code_1(replicate, shards):
 
 
 @pytest.mark.parametrize("verb", ["index", "verify"])
-def test_real_data_without_a_folder_is_a_sentence(replicate, monkeypatch, verb):
+def test_real_data_without_a_folder_is_a_sentence(replicate, monkeypatch, tmp_path, verb):
     monkeypatch.delenv("REPLICATE_DATA", raising=False)
-    code, _, errors = replicate("data", verb, "--profile", "audioset", "--set", "run.engine=inline", "--out", "nowhere")
+    words = ["--profile", "audioset", "--set", "run.engine=inline", "--out", str(tmp_path)]
+    code, _, errors = replicate("data", verb, *words)
     assert code == 2
     assert errors.splitlines()[-1].endswith("give --data-dir or set REPLICATE_DATA")
 
