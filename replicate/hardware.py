@@ -1,6 +1,6 @@
-"""What the machine is, and what its GPU does: from psutil and NVML. What cannot be read is null, with the reason.
+"""What the machine is, as far as a job sees it: from psutil and NVML. What cannot be read is null, with the reason.
 
-Nothing here changes between two calls on the same machine, save what GpuMeter measures.
+Nothing here changes between two calls of one job.
 """
 
 import os
@@ -10,12 +10,12 @@ from typing import Any
 
 import psutil
 
-NO_GPU_USED = "the run used no GPU"
+from replicate import nvml
 
 
 def describe() -> dict[str, Any]:
-    """This machine, for records: processor, cores, memory in bytes, system, GPUs (null with a reason if none)."""
-    gpus, driver, reason = _gpus()
+    """This machine, for records: processor, cores, memory in bytes, system, this job's GPUs (null with a reason if
+    none)."""
     return {
         "processor": _processor(),
         "cores": psutil.cpu_count(logical=False),
@@ -24,9 +24,7 @@ def describe() -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "system": platform.platform(),
         "python": platform.python_version(),
-        "gpus": gpus,
-        "gpu_driver": driver,
-        "gpus_missing": reason,
+        **_gpus(),
     }
 
 
@@ -40,68 +38,15 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _gpus() -> tuple[list[dict[str, Any]] | None, str | None, str | None]:
-    """(one {"name", "memory_bytes"} per GPU, driver version, None), or (None, None, why there are none)."""
-    import pynvml
-
+def _gpus() -> dict[str, Any]:
+    found: dict[str, Any] = {"gpus": None, "gpus_of_machine": None, "gpu_driver": None, "gpus_missing": None}
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        return None, None, f"NVML: {error}"
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
-        gpus = [
-            {"name": _text(pynvml.nvmlDeviceGetName(each)), "memory_bytes": pynvml.nvmlDeviceGetMemoryInfo(each).total}
-            for each in handles
-        ]
-        return gpus, _text(pynvml.nvmlSystemGetDriverVersion()), None
-    except pynvml.NVMLError as error:
-        return None, None, f"NVML: {error}"
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-class GpuMeter:
-    """Energy that the process's GPU used while a block ran, as its counter says; other processes' work is in it.
-
-    Use as a context manager; afterwards `energy_joules` is a number, or None with `reason`.
-    """
-
-    def __init__(self, uuid: str | None):
-        """
-        Args:
-            uuid: NVML's name of the GPU ("GPU-..."); None when the run uses none.
-        """
-        self.uuid = uuid
-        self.energy_joules: float | None = None
-        self.reason: str | None = None if uuid else NO_GPU_USED
-        self._before = 0
-
-    def __enter__(self) -> "GpuMeter":
-        if self.uuid:
-            self._before = self._counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.uuid and self.reason is None:
-            after = self._counter()
-            if self.reason is None:
-                self.energy_joules = (after - self._before) / 1000
-
-    def _counter(self) -> int:
-        """Millijoules since the driver was loaded; 0 and a reason if it cannot be read."""
-        import pynvml
-
-        try:
-            pynvml.nvmlInit()
-            try:
-                return pynvml.nvmlDeviceGetTotalEnergyConsumption(pynvml.nvmlDeviceGetHandleByUUID(self.uuid))
-            finally:
-                pynvml.nvmlShutdown()
-        except pynvml.NVMLError as error:
-            self.reason = f"NVML: {error}"
-            return 0
+        with nvml.session():
+            every, _ = nvml.machine_gpus()
+            gpus, found["gpus_missing"] = nvml.job_gpus()
+            found["gpus_of_machine"], found["gpu_driver"] = len(every), nvml.driver_version()
+            if gpus:
+                found["gpus"] = [{"name": gpu.name, "memory_bytes": gpu.memory_bytes} for gpu in gpus]
+    except nvml.NoNvmlError as error:
+        found["gpus_missing"] = str(error)
+    return found

@@ -247,9 +247,10 @@ class TimeRecord(Record):
     epoch_videos: int
     projected_seconds_per_epoch: float
     weights_megabytes: float
-    peak_memory_bytes: int
+    peak_memory_bytes: int  # of the process, resident
     memory_before_bytes: int
-    gpu: dict[str, Any]  # peak_memory_bytes, energy_joules, reason
+    process: dict[str, Any] = {}  # with child processes: memory, processor time
+    gpu: dict[str, Any]  # peak_memory_bytes (torch's allocator), nvml_peak_memory_bytes, energy_joules, ..., reasons
     compute: dict[str, Any]
     machine: dict[str, Any]
 

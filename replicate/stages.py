@@ -62,7 +62,7 @@ STAGES = {
         Stage("aggregate", 1, READING_FIELDS, arithmetic=True),
         Stage("predict", 1, READING_FIELDS, arithmetic=True),
         Stage("explain", 1, READING_FIELDS, arithmetic=True),
-        Stage("time", 1, ("timing", *TRAINING_FIELDS), arithmetic=True, exclusive=True),
+        Stage("time", 2, ("timing", *TRAINING_FIELDS), arithmetic=True, exclusive=True),
         Stage("evaluate", 1),
         Stage("compare", 1),
     )

@@ -1,23 +1,21 @@
 """Time the training of one column, alone on the machine (Table 2): real batches through the real training step.
 
-Protocol: warm-up steps are dropped, the device is awaited at the edges, several repeats are all recorded and their
-median is the result; waiting for data and computing are told apart; deterministic algorithms are not demanded. An
-epoch's time is projected from steps and is called so.
+Protocol: warm-up steps are dropped (from memory, energy and utilisation too), the device is awaited at the edges,
+several repeats are all recorded and their median is the result; waiting for data and computing are told apart;
+deterministic algorithms are not demanded. An epoch's time is projected from steps and is called so.
 """
 
 import itertools
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import nn
 
-from replicate import hardware
+from replicate import hardware, meters, nvml
 from replicate.compute import Compute
 from replicate.config import TimingConfig, TrainingConfig
 from replicate.data.batches import Batch, Source, batches, epoch_order
@@ -25,33 +23,6 @@ from replicate.data.labels import LabelStore
 from replicate.data.spec import DatasetSpec
 from replicate.optimise import Optimiser
 from replicate.train import Waiting
-
-SAMPLE_SECONDS = 0.02
-
-
-class PeakMemory:
-    """The most resident memory of this process while a block runs, sampled every 20 ms, in bytes.
-
-    The system's own high-water mark would be that of the whole process, which may have done other things before.
-    """
-
-    def __init__(self) -> None:
-        self._process, self._stop = psutil.Process(), threading.Event()
-        self.before = self.peak = self._process.memory_info().rss
-        self._thread = threading.Thread(target=self._watch, daemon=True, name="sample memory")
-
-    def _watch(self) -> None:
-        while not self._stop.wait(SAMPLE_SECONDS):
-            self.peak = max(self.peak, self._process.memory_info().rss)
-
-    def __enter__(self) -> "PeakMemory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.peak = max(self.peak, self._process.memory_info().rss)
 
 
 def time_training(
@@ -76,8 +47,9 @@ def time_training(
 
     Returns:
         The record, plain values: seconds per step (median of repeats, and each), its parts, videos per second,
-        projected seconds per epoch of `rows`, memory in bytes, megabytes (10^6 bytes) of weights, GPU figures (null
-        with a reason where there are none), the machine.
+        projected seconds per epoch of `rows`, memory in bytes, megabytes (10^6 bytes) of weights, processor time, GPU
+        figures of the measured steps by torch's allocator and by NVML (null with a reason where there are none), the
+        machine.
     """
     compute = compute or Compute()
     size = min(training.batch_size, len(rows))
@@ -88,17 +60,22 @@ def time_training(
         if progress:
             progress(next(numbers), total, "timing")
 
-    repeats = []
-    with compute.active(deterministic=False), PeakMemory() as memory, hardware.GpuMeter(_gpu(compute)) as meter:
+    repeats, peaks = [], []
+    process, gpu = meters.ProcessMeter(), meters.GpuMeter(_gpu(compute))
+    with compute.active(deterministic=False):
         optimiser = Optimiser(model.to(compute.device).train(), training, spec, compute)
         feed = _endless(source, labels, rows, size, seed)
-        if compute.device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
         for _ in range(timing.repeats):
             for batch in itertools.islice(feed, timing.warm_up_steps):
                 optimiser.step(batch)
                 step_done()
-            repeats.append(_repeat(optimiser, feed, timing.steps, compute, step_done))
+            compute.synchronise()
+            if compute.device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            with gpu, process:
+                repeats.append(_repeat(optimiser, feed, timing.steps, compute, step_done))
+            if compute.device == "cuda":
+                peaks.append((torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()))
         feed.close()
     seconds = statistics.median(each["seconds_per_step"] for each in repeats)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
@@ -115,12 +92,13 @@ def time_training(
         "epoch_videos": len(rows),
         "projected_seconds_per_epoch": seconds * -(-len(rows) // size),
         "weights_megabytes": weights / 1e6,
-        "peak_memory_bytes": memory.peak,
-        "memory_before_bytes": memory.before,
+        "peak_memory_bytes": process.peak,
+        "memory_before_bytes": process.before,
+        "process": process.as_dict(),
         "gpu": {
-            "peak_memory_bytes": torch.cuda.max_memory_allocated() if compute.device == "cuda" else None,
-            "energy_joules": meter.energy_joules,
-            "reason": meter.reason,
+            "peak_memory_bytes": max((allocated for allocated, _ in peaks), default=None),
+            "peak_reserved_bytes": max((reserved for _, reserved in peaks), default=None),
+            **gpu.as_dict(),
         },
         "compute": compute.as_dict(),
         "machine": hardware.describe(),
@@ -157,4 +135,4 @@ def _gpu(compute: Compute) -> str | None:
     """NVML's name of the GPU that a job uses."""
     if compute.device != "cuda":
         return None
-    return f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+    return nvml.own_name(str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid))

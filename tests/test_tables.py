@@ -187,8 +187,26 @@ def test_table2_of_a_gpu(tmp_path):
     write_json(path, record)
     column = next(each for each in tables.table2(Records.open(folder)) if each.column == "tm")
     assert column.gpu_torch_bytes == 3e9
-    assert column.joules_per_1000_videos == pytest.approx(1590 / (3 * 53 * 64) * 1000)
+    assert column.joules_per_1000_videos == pytest.approx(1590 / (3 * 50 * 64) * 1000)
     assert column.reasons == {"gpu_nvml_bytes": tables.NO_SAMPLE}
+
+
+def test_table2_keeps_what_torch_and_nvml_say_apart_and_gives_each_its_own_reason(tmp_path):
+    folder = write_fixture(tmp_path)
+    path = folder / "records" / "time-tm.json"
+    record = read_json(path)
+    why = "NVML: Not Supported"
+    record["gpu"] = {
+        "peak_memory_bytes": 3e9, "nvml_peak_memory_bytes": 4e9, "energy_joules": None, "reason": why,
+        "reasons": {"energy_joules": why},
+    }  # fmt: skip
+    write_json(path, record)
+    column = next(each for each in tables.table2(Records.open(folder)) if each.column == "tm")
+    assert (column.gpu_torch_bytes, column.gpu_nvml_bytes) == (3e9, 4e9)
+    assert column.reasons == {"joules_per_1000_videos": why}
+    tables.make_tables(folder)
+    page = text(folder, "table2.md")
+    assert "Peak GPU memory, torch's allocator, MB" in page and "Peak GPU memory, NVML, MB" in page
 
 
 def test_untimed_columns_are_blank_with_a_reason(tmp_path):

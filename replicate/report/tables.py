@@ -122,7 +122,7 @@ class Column2:
         seconds_per_epoch: projected from steps: seconds per step times the steps of one epoch of this run's split.
         slower: seconds per step as a multiple of the baseline column's; None where there is none.
         gpu_torch_bytes, gpu_nvml_bytes: peak GPU memory, torch's allocator's and the device's as NVML sampled it.
-        joules_per_1000_videos: the GPU's energy counter over the whole timing run.
+        joules_per_1000_videos: the GPU's energy counter over the measured steps.
         rss_bytes: peak resident memory of the process.
         megabytes: weights, 10^6 bytes, float32.
         paper_minutes, paper_megabytes: as printed; None for the DNN's LSTM, which the paper does not list.
@@ -152,6 +152,12 @@ class Column2:
 UNTIMED = "this run did not time the column"
 UNTRAINED = "this run has no training record of the column"
 NO_SAMPLE = "NVML was not sampled"
+# Figure of the table -> its key in a time record's `gpu`.
+GPU_FIGURES = {
+    "gpu_torch_bytes": "peak_memory_bytes",
+    "gpu_nvml_bytes": "nvml_peak_memory_bytes",
+    "joules_per_1000_videos": "energy_joules",
+}
 
 
 def table2(records: Records) -> list[Column2]:
@@ -179,7 +185,7 @@ def _column2(records: Records, slug: str, title: str) -> Column2:
 def _measured(timed: TimeRecord) -> dict[str, float | None]:
     steps = [repeat["seconds_per_step"] for repeat in timed.repeats]
     energy = timed.gpu.get("energy_joules")
-    videos = len(timed.repeats) * (timed.warm_up_steps + timed.steps) * timed.batch_size
+    videos = len(timed.repeats) * timed.steps * timed.batch_size
     return {
         "seconds_per_epoch": timed.projected_seconds_per_epoch,
         "epoch_videos": timed.epoch_videos,
@@ -200,13 +206,17 @@ def _reasons(values: dict[str, float | None], timed: TimeRecord | None) -> dict[
     for name in ("seconds_per_epoch", "videos_per_second", "rss_bytes"):
         if values.get(name) is None:
             reasons[name] = UNTIMED
-    for name in ("gpu_torch_bytes", "gpu_nvml_bytes", "joules_per_1000_videos"):
+    for name, key in GPU_FIGURES.items():
         if values.get(name) is None:
-            reasons[name] = UNTIMED if timed is None else timed.gpu.get("reason") or NO_SAMPLE
+            reasons[name] = UNTIMED if timed is None else _gpu_reason(timed.gpu, key)
     for name in ("parameters", "megabytes"):
         if values.get(name) is None:
             reasons[name] = UNTRAINED
     return reasons
+
+
+def _gpu_reason(gpu: dict, key: str) -> str:
+    return gpu.get("reasons", {}).get(key) or gpu.get("reason") or NO_SAMPLE
 
 
 def make_tables(folder: Path) -> list[Path]:
