@@ -117,17 +117,18 @@ class ModelConfig(Section):
         return {**PRESETS[preset], **values} if known else values
 
 
-def _check_kernel_size(value: Any) -> int | tuple[int, ...]:
-    sizes = tuple(value) if isinstance(value, list | tuple) else (value,)
+def _check_kernel_size(value: Any) -> Any:
+    sizes = value if isinstance(value, list | tuple) else (value,)
     whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in sizes)
     if not sizes or not whole or len(set(sizes)) != len(sizes):
         raise ValueError("must be a number of frames, e.g. 5, or different ones, e.g. [1, 5, 9]")
     if any(size % 2 == 0 for size in sizes):
         raise ValueError("must be odd, to be centred on a frame")
-    return sizes if isinstance(value, list | tuple) else value
+    return value
 
 
-KernelSize = Annotated[int | tuple[int, ...], pydantic.PlainValidator(_check_kernel_size)]
+OneKernelSize = Annotated[int, pydantic.BeforeValidator(_check_kernel_size)]
+KernelSize = Annotated[int | tuple[int, ...], pydantic.BeforeValidator(_check_kernel_size)]
 LAYERS = ("convolution", "exact", "distance_convolution")
 LEARNED = ("convolution", "distance_convolution")
 EXACT = ("exact", "distance_convolution")
@@ -229,8 +230,8 @@ class TuningConfig(Section):
 class GridConfig(Section):
     """What `replicate grid` tries; scored on the tune split."""
 
-    kernel_sizes: Annotated[tuple[KernelSize, ...], Field(min_length=1)] = (5, 9, 13, 17, 21)  # section 4.2
-    controls: tuple[KernelSize, ...] = (1, 3)  # sizes that the paper lacks; the least of its own won [15]
+    kernel_sizes: Annotated[tuple[OneKernelSize, ...], Field(min_length=1)] = (5, 9, 13, 17, 21)  # section 4.2
+    controls: tuple[OneKernelSize, ...] = (1, 3)  # sizes that the paper lacks; the least of its own won [15]
     maps: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4, 8, 16)
     heads: Annotated[tuple[Annotated[tuple[Count, ...], Field(min_length=1)], ...], Field(min_length=1)] = (
         (1024,), (512, 512), (384, 768), (768, 384), (1024, 1024), (384, 512, 512),

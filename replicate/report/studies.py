@@ -1,5 +1,6 @@
 """Tables and figures of grids, ablations and the multiverse, each from its one record."""
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -166,7 +167,7 @@ def _ablate(record: AblateRecord) -> tuple[str, tuple]:
     title, baseline = COLUMNS[record.column].title, COLUMNS[record.baseline].title
     rows = [_ablate_row(row) for row in record.rows]
     headers = ["row", "GAP", baseline, *(f"{metric} gain" for metric in HEADLINE)]
-    about = [[row.title, _setting(row), row.about or row.reason] for row in record.rows]
+    about = [[row.title, _setting(record, row), row.about or row.reason] for row in record.rows]
     notes = [
         f"GAP of {title} and of {baseline}, overall, in percent; gains over that baseline in percentage points with "
         f"95 % intervals over test videos, pointwise, not adjusted for the number of rows. {_seeds(record)}",
@@ -197,10 +198,11 @@ def _gain(found: OverallDifference) -> str:
     return f"{signed(found.difference, 2)} {interval(found.interval, 2)}".strip()
 
 
-def _setting(row: AblateRow) -> str:
-    """The assignments that say something: those that only reset a field would fill the table."""
-    shown = [each for each in row.assignments if not each.startswith("coherence.form")]
-    return "`" + "`, `".join(shown) + "`" if shown else BLANK
+def _setting(record: AblateRecord, row: AblateRow) -> str:
+    """The assignments that change something in the profile."""
+    fields = (each.partition("=") for each in row.assignments)
+    shown = [f"`{field} = {text}`" for field, _, text in fields if json.loads(text) != record.configuration[field]]
+    return ", ".join(shown)
 
 
 def _arms_csv(arms: Sequence[tuple[object, dict[str, object], Arm]]) -> tuple:
