@@ -12,6 +12,7 @@ from replicate.data.labels import LabelStore
 from replicate.engine import Settings
 from replicate.record import digest, file_digest, read_json, write_json, write_text
 from replicate.schema import RunRecord
+from replicate.schema_studies import study_records
 from replicate.stages import Graph, Job, flatten, in_order
 from replicate.steps import RECORD
 
@@ -21,7 +22,8 @@ KEYED = ("labels", "split", "train", "predict", "evaluate", "compare", "explain"
 
 
 def collect(graph: Graph, columns: tuple[str, ...], settings: Settings, results: Path) -> None:
-    """Write `results/records/*.json` from finished jobs; records of earlier runs that are not among them are removed.
+    """Write `results/records/*.json` from finished jobs; records of earlier runs that are not among them are removed,
+    save those of studies, which other commands make.
 
     Args:
         graph: the profile's graph, whose jobs for `columns` are done.
@@ -35,7 +37,8 @@ def collect(graph: Graph, columns: tuple[str, ...], settings: Settings, results:
     for job in _training_jobs(graph, columns):
         records[_name(job)] = read_json(job.folder(settings.runs) / RECORD)
     folder = results / "records"
-    for stale in set(folder.glob("*.json")) - {folder / f"{name}.json" for name in records}:
+    kept = {folder / f"{name}.json" for name in records} | set(study_records(results))
+    for stale in set(folder.glob("*.json")) - kept:
         stale.unlink()
     for name, record in records.items():
         write_json(folder / f"{name}.json", record)

@@ -143,7 +143,8 @@ def _widths(column: str, profile: Profile) -> tuple[int, ...]:
     if column == "dnn" and profile.dataset.name != "yt8m-video":
         return (profile.model.lstm_width,)
     spec = SPECS["yt8m" if profile.dataset.name == "synthetic" else profile.dataset.name]
-    return tuple(feature.width for feature in spec.features)
+    chosen = profile.dataset.modalities
+    return tuple(feature.width for feature in spec.features if not chosen or feature.key in chosen)
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """Records of the studies beside the paper's tables: grids, ablations, the multiverse. Shares and differences are
 fractions; null always has a reason beside it."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 from replicate.schema import Interval, Metric, Record
@@ -129,3 +130,11 @@ class MultiverseRecord(Study):
     runs: tuple[MultiverseRun, ...]
     references: tuple[Reference, ...]
     effects: tuple[Effect, ...]
+
+
+STUDIES: dict[str, type[Study]] = {"grid": GridRecord, "ablate": AblateRecord, "multiverse": MultiverseRecord}
+
+
+def study_records(folder: Path) -> list[Path]:
+    """The records of studies in a results folder, `records/<study>-<column>.json`, in the order of STUDIES."""
+    return [path for kind in STUDIES for path in sorted((Path(folder) / "records").glob(f"{kind}-*.json"))]

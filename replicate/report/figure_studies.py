@@ -194,7 +194,7 @@ def _curve(axes: Axes, gaps: pd.DataFrame, record: MultiverseRecord) -> None:
         gain = _arm(each.arm, "GAP")["gain"]
         if gain is not None:
             axes.axhline(gain, color=INK, linewidth=0.8, linestyle=dashes, label=each.title)
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
     axes.set_ylabel("GAP gain (points)")
     points_axis(axes.yaxis)
 

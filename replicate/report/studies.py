@@ -15,6 +15,7 @@ from replicate.report.style import RC, Drawing, save
 from replicate.report.table_notes import SYNTHETIC
 from replicate.schema import HEADLINE, read_record
 from replicate.schema_studies import (
+    STUDIES,
     AblateRecord,
     AblateRow,
     Arm,
@@ -22,16 +23,11 @@ from replicate.schema_studies import (
     MultiverseRecord,
     OverallDifference,
     Study,
+    study_records,
 )
 
-KINDS = {"grid": GridRecord, "ablate": AblateRecord, "multiverse": MultiverseRecord}
 TITLES = {"grid": "Grid", "ablate": "Ablations", "multiverse": "Multiverse"}
 Open = Callable[[], Drawing]
-
-
-def study_records(folder: Path) -> list[Path]:
-    """The study records of a results folder, in the order of KINDS."""
-    return [path for kind in KINDS for path in sorted((Path(folder) / "records").glob(f"{kind}-*.json"))]
 
 
 def open_study(path: Path) -> Study:
@@ -40,7 +36,7 @@ def open_study(path: Path) -> Study:
     Raises:
         MissingResult: it is damaged.
     """
-    return read_record(path, KINDS[_kind(path)])
+    return read_record(path, STUDIES[_kind(path)])
 
 
 def _kind(path: Path) -> str:
