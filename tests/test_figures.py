@@ -23,12 +23,14 @@ from replicate.report.figure_kernels import kernel_table, random_band, site
 from replicate.report.figures import PLANS, make_figures
 from replicate.report.records import Records
 from replicate.report.style import RC, NotDrawn, save
-from replicate.schema import AttentionSample
+from replicate.schema import AttentionSample, write_record
+from replicate.schema_studies import GridCell, GridRecord
 
 NAMES = {
     "figure7", "figure8", "figure9", "figure10", "figure10_pool", "gains", "against_paper", "class_gains",
     "learning_curves",
 }  # fmt: skip
+SUFFIXES = ("svg", "png", "csv")
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +62,9 @@ def entries(folder: Path) -> list[dict]:
 
 def test_a_complete_run_has_every_figure_as_svg_png_and_csv(made):
     files = {path.name for path in (made / "figures").iterdir()}
-    assert files == {f"{name}.{suffix}" for name in NAMES for suffix in ("svg", "png", "csv")} | {"figures.json"}
-    assert [entry["title"] for entry in entries(made) if entry["skipped"]] == ["Figure 10 for the transformer"]
+    assert files == {f"{name}.{suffix}" for name in NAMES for suffix in SUFFIXES} | {"figures.json"}
+    skipped = [entry["title"] for entry in entries(made) if entry["skipped"]]
+    assert skipped == ["Figure 10 for TM", "Grid", "Ablations", "Multiverse"]
     for name in NAMES:
         assert (made / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert len(pd.read_csv(made / "figures" / f"{name}.csv"))
@@ -255,6 +258,26 @@ def test_examples_mark_the_predictions_that_are_true(records):
     assert first[first.source == "truth"].node.tolist() == ["Sports", "Sports:Water", "Sports:Water:Swimming"]
     assert first[first.source == "tc_ens"].correct.tolist() == [True, True]
     assert first[first.source == "base_ens"].correct.tolist() == [False, False]
+
+
+def test_studies_of_the_run_are_among_its_figures(tmp_path):
+    folder = write_fixture(tmp_path, columns=("dnn",))
+    cells = tuple(
+        GridCell(
+            values={"coherence.kernel_size": size, "coherence.maps": maps}, control=size < 5,
+            tune_gap=(0.4 + size / 100,), mean=0.4 + size / 100, best_epochs=(3,), status=("finished",), parameters=24,
+        )
+        for size in (1, 5) for maps in (1, 4)
+    )  # fmt: skip
+    record = GridRecord(
+        profile="smoke", title="smoke", data="synthetic", column="tc_rnn", baseline="rnn_attn", seeds=(0,),
+        configuration={}, axes=("coherence.kernel_size", "coherence.maps"), cells=cells, baseline_gap=0.4, chosen=3,
+        lines=(),
+    )  # fmt: skip
+    write_record(folder / "records" / "grid-tc_rnn.json", record)
+    assert [path.name for path in make_figures(folder, only="grid")] == [f"grid-tc_rnn.{s}" for s in SUFFIXES]
+    with pytest.raises(MissingResult, match="figure multiverse cannot be made of .*`replicate multiverse"):
+        make_figures(folder, only="multiverse")
 
 
 def test_one_figure_can_be_made_alone(made, tmp_path):

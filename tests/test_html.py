@@ -22,6 +22,8 @@ from replicate.report import html
 from replicate.report.html import make_report
 from replicate.report.page_text import rich
 from replicate.report.records import Records
+from replicate.schema import HEADLINE, write_record
+from replicate.schema_studies import AblateRecord, AblateRow, Arm, OverallDifference
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 HOSTILE = (
@@ -225,13 +227,26 @@ def test_figures_are_drawn_or_their_absence_is_explained(folder, page):
     index = read_json(folder / "figures" / "figures.json")["figures"]
     for entry in index:
         if entry["skipped"]:
-            assert f"{entry['title']}: {entry['skipped']}." in page.find("section", aria_labelledby="figures")[0].text
+            reason = entry["skipped"].replace("`", "")  # set as code
+            assert f"{entry['title']}: {reason}." in page.find("section", aria_labelledby="figures")[0].text
             continue
         (figure,) = page.find("figure", id=entry["name"])
         assert figure.find("svg") or entry["name"] == "figure9"
         (link,) = [a for a in figure.find("a") if "download" in a.attributes]
         numbers = base64.b64decode(link.attributes["href"].partition("base64,")[2])
         assert numbers == (folder / "figures" / f"{entry['name']}.csv").read_bytes()
+
+
+def test_ablations_are_a_table(page, tmp_path, undrawn):
+    assert not page.find("section", aria_labelledby="ablations")
+    folder = write_fixture(tmp_path)
+    write_record(folder / "records" / "ablate-tc_rnn.json", ablate_record())
+    (table,) = tree(folder).find("section", aria_labelledby="ablations")[0].find("table")
+    cells = [[cell.text for cell in row.children] for row in table.find("tbody")[0].children]
+    assert cells == [
+        ["ours *", "42.0", "41.5", *["+0.50 [+0.20, +0.80]"] * 4],
+        ["impossible", "", "", *[""] * 4],
+    ]
 
 
 def test_provenance_shows_the_run_record(page, folder):
@@ -247,6 +262,25 @@ def test_provenance_shows_the_run_record(page, folder):
 def test_any_subset_of_columns_gives_a_whole_page(tmp_path, undrawn, columns):
     page = tree(write_fixture(tmp_path, columns=columns))
     assert len(page.find("div", data_metric="GAP")[0].find("tbody")[0].children) == len(columns)
+
+
+def ablate_record() -> AblateRecord:
+    """Two rows: one that ran, one that could not."""
+    differences = tuple(
+        OverallDifference(metric=metric, difference=0.005, interval=(0.002, 0.008), p=0.01) for metric in HEADLINE
+    )
+    arm = Arm(
+        scores=dict.fromkeys(HEADLINE, 0.42), baseline_scores=dict.fromkeys(HEADLINE, 0.415), differences=differences,
+        tune_gap=(0.5,), status=("finished",), baseline_status=("finished",), parameters=24,
+    )  # fmt: skip
+    row = {"key": "a", "about": "what it tells (erratum 8)", "assignments": ("coherence.maps=1",)}
+    return AblateRecord(
+        profile="smoke", title="smoke", data="synthetic", column="tc_rnn", baseline="rnn_attn", seeds=(0,),
+        configuration={}, rows=(
+            AblateRow(title="ours", both=True, arm=arm, **row),
+            AblateRow(title="impossible", both=False, arm=None, reason="kernels longer than videos", **row),
+        ),
+    )  # fmt: skip
 
 
 def hostile_fixture(folder: Path) -> Path:

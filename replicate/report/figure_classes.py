@@ -114,8 +114,8 @@ def _panel(axes, rows: pd.DataFrame) -> None:
     zero_line(axes)
     for level, colour in LEVEL_COLOUR.items():
         at = rows[rows.level == level]
-        style = {"linestyle": "none", "marker": LEVEL_MARKER[level], "markersize": 2.6, "markeredgewidth": 0}
-        axes.plot(at.train_positives, at.gain, color=colour, alpha=0.6, label=f"level {level}", **style)
+        style = {"linestyle": "none", "marker": LEVEL_MARKER[level], "markersize": 3.2, "markeredgewidth": 0}
+        axes.plot(at.train_positives, at.gain, color=colour, alpha=0.75, label=f"level {level}", **style)
     means = bins_of(rows)
     style = {"color": INK, "linewidth": 1.2, "label": "mean of a group"}
     axes.errorbar(means.train_positives, means.gain, yerr=means.error, **style)

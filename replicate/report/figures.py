@@ -16,6 +16,7 @@ from replicate.report.figure_gains import draw_against_paper, draw_gains
 from replicate.report.figure_kernels import draw_kernels
 from replicate.report.figure_training import draw_learning_curves
 from replicate.report.records import Records
+from replicate.report.studies import TITLES, study_figures
 from replicate.report.style import RC, Drawing, NotDrawn, save
 from replicate.report.taxonomy_figure import draw_game_taxonomy
 
@@ -36,13 +37,24 @@ PLANS = (
     Plan("8", "Figure 8: temporal kernels", draw_kernels),
     Plan("9", "Figure 9: predictions without and with temporal coherence", draw_examples),
     Plan("10", "Figure 10: attention over time", draw_attention),
-    Plan("10", "Figure 10 for the transformer", partial(draw_attention, column="tc_tm")),
+    Plan("10", "Figure 10 for TM", partial(draw_attention, column="tc_tm")),
     Plan("10", "Figure 10: attended frames over the pool", draw_effective_frames),
     Plan("gains", "Gain of temporal coherence by level", draw_gains),
     Plan("paper", "Ours against the paper's", draw_against_paper),
     Plan("classes", "Gain of each node against its training videos", draw_class_gains),
     Plan("learning", "Learning curves", draw_learning_curves),
 )
+
+
+def plans_of(folder: Path) -> list[Plan]:
+    """The figures of a results folder: PLANS, one for each of its studies, and one for each kind of study it lacks."""
+    found = [Plan(key, subject, lambda _, draw=draw: draw()) for key, subject, draw in study_figures(folder)]
+    lacking = [kind for kind in TITLES if kind not in {plan.key for plan in found}]
+    return [*PLANS, *found, *(Plan(kind, TITLES[kind], partial(_lacks, kind)) for kind in lacking)]
+
+
+def _lacks(kind: str, _: Records) -> Drawing:
+    raise NotDrawn(f"the run has no such study; `replicate {kind} --model tc_rnn` makes one")
 
 
 def make_figures(folder: Path, only: str | None = None) -> list[Path]:
@@ -61,9 +73,10 @@ def make_figures(folder: Path, only: str | None = None) -> list[Path]:
     """
     records = Records.open(folder)
     out = Path(folder) / "figures"
-    chosen = [plan for plan in PLANS if only in (None, plan.key)]
+    plans = plans_of(folder)
+    chosen = [plan for plan in plans if only in (None, plan.key)]
     if not chosen:
-        words = ", ".join(dict.fromkeys(plan.key for plan in PLANS))
+        words = ", ".join(dict.fromkeys(plan.key for plan in plans))
         raise ConfigurationError(f"there is no figure {only!r}; choose one of {words}")
     entries = [_make(plan, records, out) for plan in chosen]
     files = [name for entry in entries for name in entry["files"]]

@@ -14,7 +14,17 @@ import jinja2
 from markupsafe import Markup
 
 from replicate.record import read_json, write_text
-from replicate.report import claims, page_tables, page_text, paper_page, table_notes, table_text, tables, taxonomy_page
+from replicate.report import (
+    claims,
+    page_studies,
+    page_tables,
+    page_text,
+    paper_page,
+    table_notes,
+    table_text,
+    tables,
+    taxonomy_page,
+)
 from replicate.report.card import card
 from replicate.report.figures import INDEX, make_figures, records_digest
 from replicate.report.inline_svg import inline_svg
@@ -52,6 +62,7 @@ def make_report(folder: Path) -> Path:
         figures=figure_views(folder),
         examples=records.compare.examples if records.compare else (),
         card=card(records),
+        ablations=page_studies.ablation_views(folder),
         taxonomy=taxonomy_page.fragment() if records.run.dataset != "audioset" else None,
         errata=paper_page.errata(),
         states=paper_page.STATES,
