@@ -207,7 +207,7 @@ def test_netvlad_frames_hook_reaches_the_assignment_only():
     model = netvlad(on_frames=Probe(torch.zeros_like))
     for vlad, width, begin in zip(model.modalities, WIDTHS, (0, WIDTHS[0]), strict=True):
         part = frames[:, :, begin : begin + width]
-        residuals = vlad(part, mask, model.on_frames, model.on_assignments)
+        residuals = vlad(part, mask, model.on_frames, model.on_assignments, model.on_residuals)
         share = vlad.assignment.bias.softmax(dim=0)  # the same for every frame
         sums = part.sum(dim=1)[:, None] - mask.sum(dim=1)[:, None, None] * vlad.centres
         torch.testing.assert_close(F.normalize(residuals, dim=2), F.normalize(share[:, None] * sums, dim=2))
