@@ -241,12 +241,14 @@ def test_ablations_are_a_table(page, tmp_path, undrawn):
     assert not page.find("section", aria_labelledby="ablations")
     folder = write_fixture(tmp_path)
     write_record(folder / "records" / "ablate-tc_rnn.json", ablate_record())
-    (table,) = tree(folder).find("section", aria_labelledby="ablations")[0].find("table")
+    (section,) = tree(folder).find("section", aria_labelledby="ablations")
+    (table,) = section.find("table")
     cells = [[cell.text for cell in row.children] for row in table.find("tbody")[0].children]
     assert cells == [
         ["ours *", "42.0", "41.5", *["+0.50 [+0.20, +0.80]"] * 4],
-        ["impossible", "", "", *[""] * 4],
+        ["impossible", "kernels longer than videos", *[""] * 5],
     ]
+    assert "ours *: coherence.maps = 1" in section.text and "what it tells (erratum 8)" in section.text
 
 
 def test_provenance_shows_the_run_record(page, folder):
@@ -276,7 +278,7 @@ def ablate_record() -> AblateRecord:
     row = {"key": "a", "about": "what it tells (erratum 8)", "assignments": ("coherence.maps=1",)}
     return AblateRecord(
         profile="smoke", title="smoke", data="synthetic", column="tc_rnn", baseline="rnn_attn", seeds=(0,),
-        configuration={}, rows=(
+        configuration={"coherence.maps": 4}, rows=(
             AblateRow(title="ours", both=True, arm=arm, **row),
             AblateRow(title="impossible", both=False, arm=None, reason="kernels longer than videos", **row),
         ),

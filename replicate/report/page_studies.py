@@ -4,10 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from replicate.columns import COLUMNS
-from replicate.report import render
 from replicate.report.page_text import minus
-from replicate.report.studies import open_study, study_records
-from replicate.schema import HEADLINE
+from replicate.report.studies import ablate_row, changed_fields, open_study, study_records
 from replicate.schema_studies import AblateRecord, AblateRow
 
 
@@ -22,23 +20,15 @@ def _view(record: AblateRecord) -> dict[str, Any]:
         "title": COLUMNS[record.column].title,
         "baseline": COLUMNS[record.baseline].title,
         "seeds": len(record.seeds),
-        "rows": [_row(row) for row in record.rows],
+        "rows": [_row(record, row) for row in record.rows],
     }
 
 
-def _row(row: AblateRow) -> dict[str, Any]:
-    scores, gains = ["", ""], [""] * len(HEADLINE)
-    if row.arm:
-        by_metric = {each.metric: each for each in row.arm.differences}
-        scores = [render.percent(values["GAP"]) for values in (row.arm.scores, row.arm.baseline_scores)]
-        gains = [
-            minus(f"{render.signed(each.difference, 2)} {render.interval(each.interval, 2)}".strip())
-            for each in (by_metric[metric] for metric in HEADLINE)
-        ]
+def _row(record: AblateRecord, row: AblateRow) -> dict[str, Any]:
+    title, *numbers = ablate_row(row)
     return {
-        "title": f"{row.title} *" if row.both else row.title,
+        "title": title,
+        "numbers": [minus(number) for number in numbers] if row.arm else numbers,
+        "fields": changed_fields(record, row),
         "about": row.about or row.reason or "",
-        "fields": row.assignments,
-        "scores": scores,
-        "gains": gains,
     }

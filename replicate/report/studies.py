@@ -161,9 +161,9 @@ def _grid_cell(record: GridRecord, place: int) -> str:
 
 def _ablate(record: AblateRecord) -> tuple[str, tuple]:
     title, baseline = COLUMNS[record.column].title, COLUMNS[record.baseline].title
-    rows = [_ablate_row(row) for row in record.rows]
+    rows = [ablate_row(row) for row in record.rows]
     headers = ["row", "GAP", baseline, *(f"{metric} gain" for metric in HEADLINE)]
-    about = [[row.title, _setting(record, row), row.about or row.reason] for row in record.rows]
+    about = [[row.title, changed_fields(record, row), row.about or row.reason] for row in record.rows]
     notes = [
         f"GAP of {title} and of {baseline}, overall, in percent; gains over that baseline in percentage points with "
         f"95 % intervals over test videos, pointwise, not adjusted for the number of rows. {_seeds(record)}",
@@ -178,7 +178,8 @@ def _ablate(record: AblateRecord) -> tuple[str, tuple]:
     return text, _arms_csv([(row.key, {}, row.arm) for row in record.rows if row.arm])
 
 
-def _ablate_row(row: AblateRow) -> list[str]:
+def ablate_row(row: AblateRow) -> list[str]:
+    """A row as printed: its name, GAP, the baseline's GAP, and the gain in each headline metric."""
     name = f"{row.title} *" if row.both else row.title
     if row.arm is None:
         return [name, row.reason, *[BLANK] * (1 + len(HEADLINE))]
@@ -194,7 +195,7 @@ def _gain(found: OverallDifference) -> str:
     return f"{signed(found.difference, 2)} {interval(found.interval, 2)}".strip()
 
 
-def _setting(record: AblateRecord, row: AblateRow) -> str:
+def changed_fields(record: AblateRecord, row: AblateRow) -> str:
     """The assignments that change something in the profile."""
     fields = (each.partition("=") for each in row.assignments)
     shown = [f"`{field} = {text}`" for field, _, text in fields if json.loads(text) != record.configuration[field]]
