@@ -1,0 +1,299 @@
+"""Claims: studies are jobs of the same graph, common ones once; grids look at the tune split alone; ablations compare
+with their own baselines; the multiverse is the factorial that it says it is; tables and figures come from records."""
+
+import itertools
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from replicate import ablations, grid, multiverse
+from replicate.cli import group
+from replicate.collect import collect
+from replicate.columns import AGGREGATOR
+from replicate.command import resolve
+from replicate.config import load_profile, with_changes
+from replicate.errors import ConfigurationError
+from replicate.record import read_json
+from replicate.report.studies import make_study
+from replicate.schema import HEADLINE, read_record
+from replicate.schema_studies import AblateRecord, Arm, GridRecord, MultiverseRecord, OverallDifference, study_records
+from replicate.stages import in_order
+from replicate.studies import arm_jobs, of_form
+
+COHERENT = ("tc_rnn", "tc_netv", "tc_tm")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run directory that the verbs of this file share, so that common jobs run once."""
+    return tmp_path_factory.mktemp("runs")
+
+
+def invoke(runs, *words: str):
+    result = CliRunner().invoke(group, [*words, "--profile", "tiny", "--out", str(runs)])
+    assert result.exit_code == 0, result.output or result.exception
+    return result.output
+
+
+def manifests(runs, stage: str) -> set:
+    return set((runs / stage).glob("*/manifest.json"))
+
+
+# grids
+
+
+def test_the_papers_grid_and_its_controls():
+    cells = grid.candidates(load_profile("paper"), "tc_rnn")
+    papers = {tuple(cell.values.values()) for cell in cells if not cell.control}
+    assert papers == set(itertools.product((5, 9, 13, 17, 21), (1, 2, 4, 8, 16)))  # section 4.2
+    assert {cell.values[grid.KERNEL] for cell in cells if cell.control} == {1, 3}
+    assert all(with_changes(load_profile("paper"), cell.variant.assignments) for cell in cells)
+
+
+@pytest.mark.parametrize("column", ["rnn_attn", "tc_ens", "rnn"])
+def test_columns_without_a_layer_have_no_grid_and_no_ablation(column):
+    for listing in (grid.candidates, ablations.rows):
+        with pytest.raises(ConfigurationError, match="tc_rnn, tc_netv, tc_tm"):
+            listing(load_profile("smoke"), column)
+
+
+def test_grid_trains_the_cells_and_scores_no_test_video(runs):
+    text = invoke(runs, "grid", "--model", "tc_rnn")
+    record = read_record(runs / "results/tiny/records/grid-tc_rnn.json", GridRecord)
+    assert [tuple(cell.values.values()) for cell in record.cells] == [(1, 1), (1, 4), (5, 1), (5, 4)]
+    assert [cell.control for cell in record.cells] == [True, True, False, False]
+    assert not (runs / "predict").exists() and not (runs / "evaluate").exists()
+    assert len(manifests(runs, "train")) == 5  # four cells and the baseline
+    best = max(record.cells, key=lambda cell: cell.mean)
+    assert record.cells[record.chosen] == best
+    for line in record.lines:
+        assert line in text
+    assert record.lines == (
+        "[coherence]", f"kernel_size = {best.values[grid.KERNEL]}", f"maps = {best.values[grid.MAPS]}",
+    )  # fmt: skip
+    again = manifests(runs, "train")
+    invoke(runs, "grid", "--model", "tc_rnn")
+    assert manifests(runs, "train") == again
+
+
+def test_grid_of_the_dnn_shares_one_lstm(runs):
+    before = len(manifests(runs, "train"))
+    invoke(runs, "grid", "--model", "dnn")
+    record = read_record(runs / "results/tiny/records/grid-dnn.json", GridRecord)
+    assert [cell.values for cell in record.cells] == [{"model.head": [16]}, {"model.head": [16, 16]}]
+    assert len(manifests(runs, "train")) - before == 3 and len(manifests(runs, "aggregate")) == 1
+    assert record.cells[1].parameters - record.cells[0].parameters == 16 * 17
+
+
+def test_another_graphs_lstm_is_an_input_of_the_dnn_alone(tmp_path):
+    command = resolve("tiny", (), None, str(tmp_path))
+    shared = command.variant("wide", ("model.head=[32]",), command.graph.aggregate)
+    own = command.variant("wide", ("model.head=[32]",))
+    lstms = {
+        name: [job.key for job in in_order([each.train("dnn", 0)]) if job.parameters.get("column") == AGGREGATOR]
+        for name, each in {"base": command.graph, "shared": shared, "own": own}.items()
+    }
+    assert lstms["shared"] == lstms["base"] != lstms["own"]
+    assert shared.train("dnn", 0).key not in (command.graph.train("dnn", 0).key, own.train("dnn", 0).key)
+    assert shared.train("rnn", 0).key == own.train("rnn", 0).key
+
+
+# ablations
+
+
+@pytest.mark.parametrize("column", COHERENT)
+@pytest.mark.parametrize("profile", ["smoke", "audioset", "paper"])
+def test_every_row_is_a_valid_profile_that_changes_what_it_says(column, profile):
+    loaded = load_profile(profile)
+    baseline = {"tc_rnn": "rnn_attn", "tc_netv": "netv", "tc_tm": "tm"}[column]
+    command = resolve(profile, (), None, "nowhere")
+    graphs = {row.key: row for row in ablations.rows(loaded, column)}
+    assert len(graphs) == len(ablations.rows(loaded, column))
+    keys = {}
+    for key, row in graphs.items():
+        if row.impossible:
+            continue
+        graph = command.variant(row.variant.title, row.variant.assignments)
+        keys[key] = graph.train(column, 0).key
+        changed = graph.train(baseline, 0).key != command.graph.train(baseline, 0).key
+        assert changed == row.both or key == "literal_protocol" and profile == "paper", key
+    assert keys.pop("as_run") == command.graph.train(column, 0).key
+    if profile == "paper":
+        assert keys.pop("literal_protocol") == command.graph.train(column, 0).key  # the profile is the protocol
+    assert len(set(keys.values())) == len(keys) and command.graph.train(column, 0).key not in keys.values()
+
+
+def test_impossible_rows_say_why():
+    audioset = {row.key: row for row in ablations.rows(load_profile("audioset"), "tc_netv")}
+    assert "one modality" in audioset["modalities"].impossible
+    assert "NetVLAD" in audioset["eq_1_1"].impossible
+
+
+def test_the_literal_protocol_is_section_4_2():
+    row = next(row for row in ablations.rows(load_profile("smoke"), "tc_rnn") if row.key == "literal_protocol")
+    training = with_changes(load_profile("smoke"), row.variant.assignments).training
+    assert (training.learning_rate, training.batch_size, training.epochs) == (2e-4, 128, 10)
+    assert training.normalisation == "l2"
+
+
+def test_ablate_compares_with_its_own_baseline(runs):
+    words = itertools.chain(*(("--only", key) for key in ("as_run", "shuffled", "audio_only", "eq_1_1")))
+    text = invoke(runs, "ablate", "--model", "tc_rnn", *words)
+    record = read_record(runs / "results/tiny/records/ablate-tc_rnn.json", AblateRecord)
+    rows = {row.key: row for row in record.rows}
+    assert set(rows) == {"as_run", "shuffled", "audio_only", "eq_1_1"}
+    for row in rows.values():
+        for found in row.arm.differences:
+            apart = row.arm.scores[found.metric] - row.arm.baseline_scores[found.metric]
+            assert found.difference == pytest.approx(apart, abs=1e-12)
+            assert found.interval[0] <= found.difference <= found.interval[1]
+    assert rows["eq_1_1"].arm.baseline_scores == rows["as_run"].arm.baseline_scores
+    assert rows["shuffled"].arm.baseline_scores != rows["as_run"].arm.baseline_scores
+    assert "shuffled frames *" in text and "synthetic" in text.lower()
+    # as_run's column is the grid's cell (5, 4), and the baseline is the grid's; neither is trained again
+    trained = {read_json(path)["identity"]["parameters"]["column"] for path in manifests(runs, "train")}
+    assert trained == {"tc_rnn", "rnn_attn", "dnn", AGGREGATOR} and len(manifests(runs, "train")) == 5 + 3 + 5
+
+
+def test_an_unknown_row_is_named():
+    result = CliRunner().invoke(group, ["ablate", "--model", "tc_rnn", "--only", "shufled", "--out", "nowhere"])
+    assert isinstance(result.exception, ConfigurationError) and "shuffled" in str(result.exception)
+
+
+def test_plan_runs_nothing(tmp_path):
+    for verb in ("grid", "ablate", "multiverse"):
+        words = [verb, "--model", "tc_tm", "--plan", "--out", str(tmp_path / "runs")]
+        result = CliRunner().invoke(group, words)
+        assert result.exit_code == 0 and "train TC-TM" in result.output
+        assert not (tmp_path / "runs").exists()
+
+
+# the multiverse
+
+
+def test_the_design_is_a_balanced_quarter_of_all_combinations():
+    runs = multiverse.design()
+    assert len(runs) == 32 == len({tuple(run.values()) for run in runs})
+    for letter in "ABCDEFG":
+        assert sum(run[letter] for run in runs) == 0
+    for a, b in itertools.combinations("ABCDEFG", 2):  # any two factors meet in all four ways alike
+        assert sum(run[a] * run[b] for run in runs) == 0
+    for run in runs:
+        assert run["F"] == run["A"] * run["B"] * run["C"] * run["D"]
+        assert run["G"] == run["A"] * run["B"] * run["D"] * run["E"]
+
+
+def test_aliasing_is_as_stated():
+    """Found anew: of all products of up to seven letters, those that are constant; of pairs, those that coincide."""
+    runs = multiverse.design()
+
+    def column(word):
+        return [sum(run[letter] < 0 for letter in word) % 2 for run in runs]
+
+    words = [w for size in range(1, 8) for w in itertools.combinations("ABCDEFG", size) if len(set(column(w))) == 1]
+    assert ["".join(word) for word in words] == list(multiverse.defining_words()) == ["CEFG", "ABCDF", "ABDEG"]
+    pairs = list(itertools.combinations("ABCDEFG", 2))
+    apart = {pair: (column(pair), [1 - level for level in column(pair)]) for pair in pairs}
+    same = {frozenset(p + q) for p, q in itertools.combinations(pairs, 2) if apart[p][0] in apart[q]}
+    assert same == {frozenset("CEFG")}
+    assert {frozenset(group) for group in multiverse.aliased_pairs()} == {
+        frozenset(("CE", "FG")), frozenset(("CF", "EG")), frozenset(("CG", "EF")),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("column", COHERENT)
+def test_every_combination_is_a_profile_of_its_own_and_the_mask_alone_touches_the_baseline(column):
+    command = resolve("smoke", (), None, "nowhere")
+    baseline = {"tc_rnn": "rnn_attn", "tc_netv": "netv", "tc_tm": "tm"}[column]
+    keys, baselines = set(), {}
+    for levels, variant in multiverse.combinations(column):
+        graph = command.variant(variant.title, variant.assignments)
+        keys.add(graph.train(column, 0).key)
+        baselines.setdefault(levels["C"], set()).add(graph.train(baseline, 0).key)
+        assert graph.profile.coherence.form == "distance_convolution"
+        assert graph.profile.model.mask == (levels["C"] < 0)
+        assert (graph.profile.coherence.sign, graph.profile.coherence.relu) == (levels["A"], levels["F"] > 0)
+    assert len(keys) == 32
+    assert [len(each) for each in baselines.values()] == [1, 1] and baselines[-1] != baselines[1]
+    assert baselines[-1] == {command.graph.train(baseline, 0).key}
+
+
+def arm(gain: float) -> Arm:
+    differences = [
+        OverallDifference(metric=metric, difference=gain, interval=(gain - 0.01, gain + 0.01), p=0.5)
+        for metric in HEADLINE
+    ]
+    scores = dict.fromkeys(HEADLINE, 0.5)
+    return Arm(
+        scores=scores, baseline_scores=scores, differences=tuple(differences), tune_gap=(0.4,), status=("finished",),
+        baseline_status=("finished",), parameters=7,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def multiverse_of_known_effects(monkeypatch, tmp_path):
+    """A record whose gains are .01 + .02 A - .03 D + .005 CE, by the levels of each run."""
+    profile = load_profile("smoke")
+    of_runs = [0.01 + 0.02 * run["A"] - 0.03 * run["D"] + 0.005 * run["C"] * run["E"] for run in multiverse.design()]
+    gains = iter([*of_runs, 0.0, 0.1])
+    monkeypatch.setattr(multiverse, "read_arm", lambda *_: arm(next(gains)))
+    variants = [(levels, variant, None) for levels, variant in multiverse.combinations("tc_rnn")]
+    outside = [(variant, None) for variant in multiverse.references()]
+    return multiverse.multiverse_record(profile, "tc_rnn", variants, outside, tmp_path)
+
+
+def test_main_effects_are_clear_of_aliased_interactions(multiverse_of_known_effects):
+    effects = {each.letter: each.effect for each in multiverse_of_known_effects.effects if each.metric == "GAP"}
+    expected = dict.fromkeys("ABCDEFG", 0.0) | {"A": 0.04, "D": -0.06}
+    assert effects == pytest.approx(expected, abs=1e-12)
+
+
+def test_table_and_figure_of_the_multiverse_come_from_its_record(multiverse_of_known_effects, tmp_path):
+    path = tmp_path / "records" / "multiverse-tc_rnn.json"
+    path.parent.mkdir()
+    path.write_text(multiverse_of_known_effects.model_dump_json(), encoding="utf-8")
+    files = make_study(path)
+    assert all(file.is_file() for file in files)
+    text = files[0].read_text(encoding="utf-8")
+    above = sum(each.arm.differences[0].difference > 0 for each in multiverse_of_known_effects.runs)
+    assert f"GAP: above RNN-Attn in {above} of 32 readings" in text
+    assert "F = ABCD, G = ABDE" in text and "CE with FG" in text and "synthetic data" in text.lower()
+    first = {file.name: file.read_bytes() for file in files}
+    assert {file.name: file.read_bytes() for file in make_study(path)} == first
+    lines = (tmp_path / "tables" / "multiverse-tc_rnn.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + 32 * len(HEADLINE) and lines[0].startswith("arm,A,B,C,D,E,F,G,metric")
+    assert isinstance(read_record(path, MultiverseRecord), MultiverseRecord)
+
+
+def test_a_fields_of_another_form_return_to_their_defaults():
+    profile = load_profile("smoke", ("coherence.relu=true", "coherence.boundary=replicate", "coherence.maps=2"))
+    changed = with_changes(profile, of_form("exact", sign=1)).coherence
+    assert (changed.form, changed.sign, changed.relu, changed.boundary, changed.maps) == ("exact", 1, False, "zero", 4)
+
+
+def test_common_jobs_of_a_study_are_one(tmp_path):
+    command = resolve("tiny", (), None, str(tmp_path))
+    graphs = [
+        command.variant(row.variant.title, row.variant.assignments)
+        for row in ablations.rows(command.profile, "tc_rnn")
+        if not row.impossible
+    ]
+    jobs = in_order([job for graph in graphs for job in arm_jobs(graph, "tc_rnn")])
+    stages = [job.stage.name for job in jobs]
+    assert stages.count("split") == stages.count("synthesize") == stages.count("labels") == 1
+    trained = [job.parameters["column"] for job in jobs if job.stage.name == "train"]
+    assert (trained.count("rnn_attn"), trained.count("tc_rnn")) == (6, 25)  # the baseline's: as run, and rows of both
+
+
+def test_replicate_all_keeps_the_records_of_studies(runs):
+    command = resolve("tiny", ('run.columns=["rnn_attn","tc_rnn"]',), None, str(runs))
+    columns = command.profile.run.columns
+    command.walk(command.graph.results(columns))
+    results = runs / "results" / "tiny"
+    (results / "records" / "evaluate-gone-0.json").write_text("{}", encoding="utf-8")
+    before = study_records(results)
+    collect(command.graph, columns, command.settings, results)
+    assert study_records(results) == before and len(before) == 3
+    assert not (results / "records" / "evaluate-gone-0.json").exists()
+    assert json.loads(before[0].read_text(encoding="utf-8"))["column"] == "dnn"
