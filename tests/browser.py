@@ -71,8 +71,10 @@ class Page:
             self.errors.append(json.dumps(event["args"]))
         elif method == "Log.entryAdded" and event["entry"]["level"] in ("error", "warning"):
             self.errors.append(event["entry"]["text"])
-        elif method == "Network.requestWillBeSent" and event["request"]["url"] != self._address:
-            self.requests.append(event["request"]["url"])
+        elif method == "Network.requestWillBeSent":
+            url = event["request"]["url"]
+            if url != self._address and not url.startswith("data:"):  # those are within the page
+                self.requests.append(url)
 
     async def open(self, path: Path) -> None:
         """Load a file and wait until it is loaded."""

@@ -158,6 +158,16 @@ def test_search_filters_the_tree(browser, page):
     assert "found" in page("document.querySelector('.tree-search output').value")
 
 
+def test_search_filters_the_nodes_of_a_dataset_with_its_own_hierarchy(browser, tmp_path_factory):
+    browser.run(browser.page.open(make_report(complete_run(tmp_path_factory, "real", (0, 1, 2)))))
+    browser.run(browser.page.evaluate("document.querySelector('#nodes').closest('details').open = true"))
+    browser.run(browser.page.click("#node-search"))
+    browser.run(browser.page.send("Input.insertText", text="swimming"))
+    shown = "[...document.querySelectorAll('#nodes tr[data-item]:not([hidden]) td:first-child')].map(e => e.textContent)"
+    assert browser.run(browser.page.evaluate(shown)) == ["Sports:Water:Swimming"]
+    assert browser.page.errors == [] and browser.page.requests == []
+
+
 def test_links_from_verdicts_lead_to_their_claims(browser, page):
     browser.run(browser.page.click(".card tbody a"))
     assert page("location.hash").startswith("#claim-")

@@ -45,6 +45,7 @@ DIFFERENCE_HEADERS = {
     "seeds_interval": "Interval over seeds", "seeds_p": "p over seeds", "equivalence": "Against the paper",
     "reason": "Remark",
 }  # fmt: skip
+DIFFERENCE_WORDS = ("column", "baseline", "metric", "level", "family", "equivalence", "reason")  # the rest are numbers
 
 
 def make_report(folder: Path) -> Path:
@@ -85,7 +86,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters["thousands"] = lambda value: f"{value:,}"
-    made.filters |= {"minus": page_text.minus, "node": page_text.node, "rich": page_text.rich}
+    made.filters |= {"minus": page_text.minus, "node": page_text.node, "plain": page_text.plain, "rich": page_text.rich}
     return made
 
 
@@ -149,6 +150,7 @@ def table_views(records: Records) -> dict[str, Any]:
         "notes1": table_notes.notes1(records, first),
         "differences": differences,
         "difference_headers": DIFFERENCE_HEADERS,
+        "difference_words": DIFFERENCE_WORDS,
         "pair_choices": [(ALL, "All"), *((title, title) for title in pairs)],
         "family_choices": [(ALL, "All"), *((family, family.capitalize()) for family in FAMILIES)],
         "table2": second,

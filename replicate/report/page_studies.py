@@ -28,7 +28,8 @@ def _row(record: AblateRecord, row: AblateRow) -> dict[str, Any]:
     title, *numbers = ablate_row(row)
     return {
         "title": title,
-        "numbers": [minus(number) for number in numbers] if row.arm else numbers,
+        "numbers": [minus(number) for number in numbers] if row.arm else [],
         "fields": changed_fields(record, row),
-        "about": row.about or row.reason or "",
+        "about": row.about,
+        "reason": row.reason,
     }

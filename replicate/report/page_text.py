@@ -1,5 +1,6 @@
 """Text of records and tables on its way into the page: escaped, with code in code's face and errata as links."""
 
+import json
 import re
 
 from markupsafe import Markup, escape
@@ -12,6 +13,17 @@ NUMBER = re.compile(r"\d+")
 def minus(text: str) -> str:
     """Printed numbers with a true minus sign."""
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def plain(value: object) -> str:
+    """A value of a record in words: yes, no and none; lists without brackets, tables as JSON."""
+    if value is None or value == [] or value == ():
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(each) for each in value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
 
 
 def node(name: str) -> Markup:
