@@ -8,7 +8,17 @@ from types import FrameType
 
 import click
 
-from replicate import __version__, cli_check, cli_claims, cli_data, cli_stages, cli_studies, cli_taxonomy, cli_tune
+from replicate import (
+    __version__,
+    cli_check,
+    cli_claims,
+    cli_data,
+    cli_doctor,
+    cli_stages,
+    cli_studies,
+    cli_taxonomy,
+    cli_tune,
+)
 from replicate.command import (
     Command,
     chosen_columns,
@@ -223,7 +233,7 @@ def models(command: Command, preset: str | None, as_json: bool) -> None:
 
 
 verbs = (cli_check.check, *cli_claims.VERBS, *cli_stages.VERBS, cli_tune.tune, *cli_studies.VERBS)
-for verb in (*verbs, cli_data.data, cli_taxonomy.taxonomy):
+for verb in (*verbs, cli_data.data, cli_taxonomy.taxonomy, cli_doctor.doctor):
     group.add_command(verb)
 
 
