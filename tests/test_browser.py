@@ -163,7 +163,7 @@ def test_search_filters_the_nodes_of_a_dataset_with_its_own_hierarchy(browser, t
     browser.run(browser.page.evaluate("document.querySelector('#nodes').closest('details').open = true"))
     browser.run(browser.page.click("#node-search"))
     browser.run(browser.page.send("Input.insertText", text="swimming"))
-    shown = "[...document.querySelectorAll('#nodes tr[data-item]:not([hidden]) td:first-child')].map(e => e.textContent)"
+    shown = "[...document.querySelectorAll('#nodes tr[data-item]:not([hidden])')].map(e => e.cells[0].textContent)"
     assert browser.run(browser.page.evaluate(shown)) == ["Sports:Water:Swimming"]
     assert browser.page.errors == [] and browser.page.requests == []
 
