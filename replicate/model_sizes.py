@@ -162,6 +162,7 @@ def _weight(column: str, profile: Profile, to_run: bool = False) -> int:
     return sum(tensor.numel() for tensor in kept if tensor.is_floating_point())
 
 
+@functools.cache
 def _forward_flop(column: str, profile: Profile) -> int:
     """Operations of one video: matrix products as torch counts them, and the temporal convolutions.
 

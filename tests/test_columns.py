@@ -139,6 +139,26 @@ def test_gradients_accumulate_over_parts(column):
         torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
 
 
+def test_divergence_keeps_the_last_good_weights(tmp_path):
+    """72 videos in batches of 16 make 5 steps; a weight overflows in the eighth, which is the third of epoch 2."""
+    source, labels = corpus()
+    good, spoilt = tmp_path / "good", tmp_path / "spoilt"
+    short = PROTOCOL.model_copy(update={"epochs": 1})
+    record = train(build("tc_rnn", "one modality"), source, labels, split(), short, SPEC, 0, good)
+    model, calls = build("tc_rnn", "one modality"), iter(range(1, 100))
+
+    def overflow(module: nn.Module, *_: object) -> None:
+        if module.training and next(calls) == 8:
+            module.energy.weight.data.fill_(torch.inf)
+
+    model.register_forward_pre_hook(overflow)
+    diverged = train(model, source, labels, split(), PROTOCOL, SPEC, 0, spoilt)
+    assert diverged["status"] == "diverged" and (diverged["epochs"], diverged["best_epoch"]) == (1, 1)
+    assert diverged["diverged_at"] == {"epoch": 2, "step": 3, "what": "loss or gradient is not finite"}
+    assert diverged["history"] == record["history"]
+    assert (spoilt / WEIGHTS).read_bytes() == (good / WEIGHTS).read_bytes()
+
+
 def toy_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     mask = torch.arange(LONGEST) < torch.randint(1, LONGEST + 1, (8, 1), generator=generator)
