@@ -35,14 +35,14 @@ def test_mean_probability():
 
 def test_mean_probability_where_probabilities_round_to_0_and_1():
     """Closed forms: equal members give themselves, opposite ones even odds, a certain and an even one three to one."""
-    extreme = np.array([[-300.0, -90.0, 0.0, 90.0, 300.0]], np.float32)
+    extreme = np.array([[-2000.0, -90.0, 0.0, 90.0, 2000.0]], np.float32)
     np.testing.assert_array_equal(mean_probability([extreme, extreme]), extreme)
     found = mean_probability([extreme, -extreme])
     np.testing.assert_allclose(found, 0, atol=1e-6)
-    certain = np.full((1, 1), 300, np.float32)
+    certain = np.full((1, 1), 2000, np.float32)
     assert mean_probability([certain, np.zeros((1, 1), np.float32)])[0, 0] == pytest.approx(np.log(3))
-    tiny = np.full((1, 1), -120, np.float32)
-    assert mean_probability([tiny, 2 * tiny])[0, 0] == pytest.approx(-120 - np.log(2))  # (p + p^2) / 2
+    tiny = np.full((1, 1), -1000, np.float32)
+    assert mean_probability([tiny, 2 * tiny])[0, 0] == pytest.approx(-1000 - np.log(2))  # (p + p^2) / 2
 
 
 def test_mean_logit_is_the_geometric_mean_of_odds():
