@@ -137,7 +137,7 @@ def measure(title: str, spec: DatasetSpec, path: Path) -> float:
         share = size / each / bandwidth
         print(f"  {name:<18} {videos / each:9,.0f} videos/s  {size / each / 1e9:6.2f} GB/s  {share:5.0%} of copying")
     ratio = min(seconds["tf.data by record"], seconds["tf.data by block"]) / seconds["ours"]
-    print(f"  ratio {ratio:.1f} (gate {GATE:.0f}, aim {AIM:.0f})")
+    print(f"  ratio {ratio:.1f}")
     return ratio
 
 
@@ -156,6 +156,7 @@ def main() -> None:
             clips = Path(os.environ.get("REPLICATE_DATA", folder)) / "audioset" / "eval.tfrecord"
             if clips.is_file():
                 measure("AudioSet, evaluation clips", SPECS["audioset"], clips)
+    print(f"ratio of the first file: {ratio:.1f} (gate {GATE:.0f}, aim {AIM:.0f})")
     sys.exit(ratio < GATE)
 
 
