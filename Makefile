@@ -27,5 +27,7 @@ lint: $(READY)           ## style
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 bench: $(READY)          ## measured ratios
 	@$(VENV)/bin/python -m benchmarks.reader
+	@$(VENV)/bin/python -m benchmarks.evaluate
+	@$(VENV)/bin/python -m benchmarks.train
 clean:                   ## remove runs and caches; results/ and .venv stay
 	rm -rf runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
