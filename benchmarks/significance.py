@@ -5,8 +5,8 @@ python -m benchmarks.significance --videos 128000 --nodes 640 --columns 10 --dra
 For every column: influence values and the exact replicates that the evaluate stage keeps, in 20 cells over all draws,
 from a memory-mapped matrix. Then all pairs: bootstrap and step-down max-T in both families. Then, beside it, 1,000
 exact replicates of one pair. Labels and scores are made as in `benchmarks.evaluate`, columns of one pair share most of
-their noise; making them is not timed, nor is compilation. Memory is the peak of the resident set while the work runs, over
-what stood before; pages of the memory-mapped scores that the system keeps are in it.
+their noise; making them is not timed, nor is compilation. Memory is the peak of the resident set while the work runs,
+over what stood before; pages of the memory-mapped scores that the system keeps are in it.
 """
 
 import os
@@ -56,16 +56,18 @@ def write_scores(path: Path, videos: int, nodes: int, column: int) -> np.ndarray
 
 
 class Clock:
-    """Seconds by name, printed as they come."""
+    """Seconds of the wall clock and of the processors, by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.of_processors: dict[str, float] = {}
 
     def run(self, name, work):
         """The result of `work`, its time added under `name`."""
-        begin = time.perf_counter()
+        begin, processors = time.perf_counter(), time.process_time()
         result = work()
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+        self.of_processors[name] = self.of_processors.get(name, 0.0) + time.process_time() - processors
         return result
 
 
@@ -147,7 +149,7 @@ def report(
 ) -> None:  # fmt: skip
     """Print all."""
     for name, value in clock.seconds.items():
-        click.echo(f"{name:12}{value:9.1f} s")
+        click.echo(f"{name:12}{value:9.1f} s, {clock.of_processors[name]:.1f} s of processors")
     within = sum(value for name, value in clock.seconds.items() if name != "exact")
     click.echo(f"all but the exact check {within:.1f} s of 300, the exact check {clock.seconds['exact']:.1f} s of 120")
     click.echo(f"peak memory: {memory:.2f} times one column's scores on all draws")
