@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from replicate.data.download import Sources
 from replicate.data.web import Client, Patience
 
-QUICK = Patience(attempts=4, read=0.4, longest_asked=10_000)
+QUICK = Patience(attempts=4, read=3.0, longest_asked=10_000)
 
 
 class Hasty(Client):

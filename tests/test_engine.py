@@ -166,7 +166,7 @@ def test_killed_worker_is_one_sentence_and_exit_4(tmp_path):
     wait_for_line(process, "start  synthesize")
     worker = max(descendants(process.pid), key=lambda each: each.memory_info().rss)
     worker.kill()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=150)
     assert process.returncode == 4
     assert "synthesize: its worker process was killed" in errors
     assert "Traceback" not in errors
@@ -190,7 +190,7 @@ def test_signals_end_with_their_codes(tmp_path, sent, code):
     process = start(tmp_path, "synthetic.videos=50000")
     wait_for_line(process, "start  synthesize")
     process.send_signal(sent)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=150)
     assert process.returncode == code
     assert "Traceback" not in errors
 

@@ -66,7 +66,7 @@ CASES = [
          [Fault(drop=1 << 18)], file={"chunked": True}, ranges=[None, part(1 << 18)]),
     Case("it breaks before any answer", "asks again", [Fault(silent=True)], ranges=[None, None]),
     Case("silence in mid-file", "gives up waiting after `read` seconds, goes on behind the last byte",
-         [Fault(drop=100_000, stall=1.0)], ranges=[None, part(100_000)]),
+         [Fault(drop=100_000, stall=4.0)], ranges=[None, part(100_000)]),
     Case("it breaks at the same byte every time", "given up after some attempts (exit code 4); the part stays",
          always=Fault(drop=0), faults=[Fault(drop=9)], error=BrokenTransferError,
          says="4 attempts in a row brought nothing new beyond byte 9"),
