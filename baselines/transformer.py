@@ -63,9 +63,7 @@ class Attention(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor, tokens: int) -> Tensor:
         """(batch, positions, width), (batch, positions) -> (batch, positions, width)."""
-        attended = F.scaled_dot_product_attention(
-            *self.projected(states, mask, tokens), attn_mask=mask[:, None, None]
-        )
+        attended = F.scaled_dot_product_attention(*self.projected(states, mask, tokens), attn_mask=mask[:, None, None])
         return self.output(attended.transpose(1, 2).flatten(2))
 
 

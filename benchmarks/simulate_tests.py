@@ -122,10 +122,12 @@ def compare(task: tuple[Setting, int]) -> Outcome:
         p=np.stack([test.p for test in tests]),
         adjusted=np.stack([test.adjusted for test in tests]),
         holm=np.stack([test.holm for test in tests]),
-        half=np.stack([
-            test.critical * each.std(axis=0, ddof=1)
-            for test, each in zip(tests, (by_influence, by_rank), strict=True)
-        ]),
+        half=np.stack(
+            [
+                test.critical * each.std(axis=0, ddof=1)
+                for test, each in zip(tests, (by_influence, by_rank), strict=True)
+            ]
+        ),
         t_half=_t_half(scores, labels, draws, protocol.alpha),
         closed=statistics.mcnemar(*(each[eligible] for each in hits))[0],
         gap=gap,

@@ -108,9 +108,7 @@ def _kernels(column: str) -> list[Row]:
         made.append(
             ("shared", "kernels shared by the heads", {"sharing": "shared"}, "One kernel for all heads (erratum 19).")
         )
-    return [
-        Row(key, Variant(title, of_form("convolution", **options)), about) for key, title, options, about in made
-    ]
+    return [Row(key, Variant(title, of_form("convolution", **options)), about) for key, title, options, about in made]
 
 
 def _sites(column: str) -> list[Row]:

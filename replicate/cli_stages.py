@@ -46,13 +46,21 @@ def explained(column: str) -> bool:
 
 
 labels = stage_verb("labels", "Map every video's labels to taxonomy nodes.", lambda c: [c.graph.labels])
-split = stage_verb("split", "Divide the videos into train, tune and pool; draw the test sets.", lambda c: [c.graph.split])
+split = stage_verb(
+    "split", "Divide the videos into train, tune and pool; draw the test sets.", lambda c: [c.graph.split]
+)
 train = column_verb("train", "Train the columns.", lambda c, column, seed: c.graph.train(column, seed), trained)
 predict = column_verb(
-    "predict", "Score the pool with trained columns.", lambda c, column, seed: c.graph.predict(column, seed), lambda _: True
+    "predict",
+    "Score the pool with trained columns.",
+    lambda c, column, seed: c.graph.predict(column, seed),
+    lambda _: True,
 )
 explain = column_verb(
-    "explain", "Kernels and attention of trained columns.", lambda c, column, seed: c.graph.explain(column, seed), explained
+    "explain",
+    "Kernels and attention of trained columns.",
+    lambda c, column, seed: c.graph.explain(column, seed),
+    explained,
 )
 time = column_verb(
     "time", "Time training steps, alone on the machine.", lambda c, column, _: c.graph.time(column), trained

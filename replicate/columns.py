@@ -45,21 +45,23 @@ class _Columns(dict[str, Column]):
 
 
 # "Base-Ens: all baseline models" is read as the three that TC-Ens has a coherent form of (erratum 26).
-COLUMNS = _Columns({
-    column.slug: column
-    for column in (
-        Column("dnn", "DNN", "dnn"),
-        Column("rnn", "RNN", "rnn"),
-        Column("rnn_attn", "RNN-Attn", "rnn"),
-        Column("tc_rnn", "TC-RNN", "rnn", baseline="rnn_attn"),
-        Column("netv", "NetV", "netvlad"),
-        Column("tc_netv", "TC-NetV", "netvlad", baseline="netv"),
-        Column("tm", "TM", "transformer"),
-        Column("tc_tm", "TC-TM", "transformer", baseline="tm"),
-        Column("base_ens", "Base-Ens", members=("rnn_attn", "netv", "tm")),
-        Column("tc_ens", "TC-Ens", baseline="base_ens", members=("tc_rnn", "tc_netv", "tc_tm")),
-    )
-})
+COLUMNS = _Columns(
+    {
+        column.slug: column
+        for column in (
+            Column("dnn", "DNN", "dnn"),
+            Column("rnn", "RNN", "rnn"),
+            Column("rnn_attn", "RNN-Attn", "rnn"),
+            Column("tc_rnn", "TC-RNN", "rnn", baseline="rnn_attn"),
+            Column("netv", "NetV", "netvlad"),
+            Column("tc_netv", "TC-NetV", "netvlad", baseline="netv"),
+            Column("tm", "TM", "transformer"),
+            Column("tc_tm", "TC-TM", "transformer", baseline="tm"),
+            Column("base_ens", "Base-Ens", members=("rnn_attn", "netv", "tm")),
+            Column("tc_ens", "TC-Ens", baseline="base_ens", members=("tc_rnn", "tc_netv", "tc_tm")),
+        )
+    }
+)
 
 # The LSTM that aggregates frames for the DNN column: trained once, never printed.
 AGGREGATOR = "dnn_lstm"

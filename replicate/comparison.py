@@ -104,10 +104,12 @@ def _bootstrap(
     settings, found = protocol.bootstrap, []
     for number, seed in enumerate(seeds):
         progress(number, len(seeds) + len(chosen), f"{settings.replicates:,} replicates, seed {seed}")
-        influence = np.concatenate([
-            evaluated[column, seed].load("influence") - evaluated[baseline, seed].load("influence")
-            for column, baseline in chosen
-        ])
+        influence = np.concatenate(
+            [
+                evaluated[column, seed].load("influence") - evaluated[baseline, seed].load("influence")
+                for column, baseline in chosen
+            ]
+        )
         simulated = deviations(influence, settings.seed, settings.replicates, threads)
         found.append(simulated.reshape(settings.replicates, len(chosen), len(CELLS)))
     return np.stack(found).transpose(2, 0, 1, 3)

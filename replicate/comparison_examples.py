@@ -38,9 +38,7 @@ def examples(
     return tuple(_example(int(video), float(change[video]), scores, pool, names, ids) for video in chosen)
 
 
-def _example(
-    video: int, change: float, scores: list, pool: Pool, names: Sequence[str], ids: np.ndarray
-) -> Example:
+def _example(video: int, change: float, scores: list, pool: Pool, names: Sequence[str], ids: np.ndarray) -> Example:
     truth = pool.labels.values[pool.labels.offsets[video] : pool.labels.offsets[video + 1]]
     before, after = (_prediction(each.read(np.array([video]))[0], len(truth), names) for each in scores)
     return Example(

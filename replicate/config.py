@@ -28,6 +28,7 @@ def _check_amount(value: Any) -> int | float | str:
 
 Amount = Annotated[int | float | str, pydantic.PlainValidator(_check_amount)]
 
+
 class Section(pydantic.BaseModel):
     """A table of a profile. Unknown keys and wrong types are errors; values never change after loading."""
 

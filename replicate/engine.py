@@ -227,9 +227,11 @@ def _submit(client: Any, todo: list[Job], settings: Settings) -> dict[Any, Job]:
     """Submit every job with the futures of its inputs; exclusive jobs wait for everything before them."""
     futures: dict[str, Any] = {}
     for job in todo:
-        waits = list(futures.values()) if job.stage.exclusive else [
-            futures[needed.key] for needed in job.inputs.values() if needed.key in futures
-        ]
+        waits = (
+            list(futures.values())
+            if job.stage.exclusive
+            else [futures[needed.key] for needed in job.inputs.values() if needed.key in futures]
+        )
         name = f"{job.stage.name}-{job.key}"
         futures[job.key] = client.submit(_execute_in_worker, job, settings, *waits, key=name, pure=False, retries=0)
     return {futures[job.key]: job for job in todo}

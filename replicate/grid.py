@@ -105,4 +105,3 @@ def profile_lines(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _text(value: Any) -> str:
     return json.dumps(value)
-

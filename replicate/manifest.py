@@ -18,7 +18,17 @@ from replicate.stages import Job, flatten
 
 MANIFEST = "manifest.json"
 UNLISTED = ("timings.json", "log.txt", MANIFEST)
-PACKAGES = ("torch", "tensorflow-cpu", "tensorflow", "numpy", "scipy", "numba", "pandas", "safetensors", "google-crc32c")
+PACKAGES = (
+    "torch",
+    "tensorflow-cpu",
+    "tensorflow",
+    "numpy",
+    "scipy",
+    "numba",
+    "pandas",
+    "safetensors",
+    "google-crc32c",
+)
 
 
 def is_done(folder: Path) -> bool:
@@ -76,7 +86,9 @@ def code_version() -> dict[str, Any]:
     root = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}

@@ -66,14 +66,20 @@ def describe(targets: list[Job], profile: Profile, runs: Path) -> str:
     lines += [tabulate(table, headers=("would run", "time", "disk", "because"), disable_numparse=True), ""]
     seconds = sum(row.seconds or 0 for row in open_rows)
     on_gpu = profile.run.device == "cuda"
-    lines.append(f"time, all jobs one after the other: {duration(seconds)}" + (f" = {seconds / 3600:.0f} GPU hours" * on_gpu))
+    lines.append(
+        f"time, all jobs one after the other: {duration(seconds)}" + (f" = {seconds / 3600:.0f} GPU hours" * on_gpu)
+    )
     lines.append(f"disk for results: {_size(sum(row.bytes or 0 for row in open_rows))}")
     if profile.dataset.name == "yt8m" and profile.name == "paper":
         lines.append("disk for the corpus: 1.53 TB in all for train, validate and test; read once an epoch")
     memory = training_memory(profile)
-    lines.append("memory for training (weights, Adam, activations of a batch): " + ", ".join(
-        f"{COLUMNS[column].title if column in COLUMNS else 'DNN LSTM'} {_size(size)}" for column, size in memory.items()
-    ))
+    lines.append(
+        "memory for training (weights, Adam, activations of a batch): "
+        + ", ".join(
+            f"{COLUMNS[column].title if column in COLUMNS else 'DNN LSTM'} {_size(size)}"
+            for column, size in memory.items()
+        )
+    )
     lines.append("estimates of time rest on: " + "; ".join(sorted({row.basis for row in open_rows if row.basis})))
     return "\n".join(lines)
 

@@ -280,7 +280,6 @@ class RunRecord(Record):
     command: tuple[str, ...]
 
 
-
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 

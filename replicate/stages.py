@@ -164,7 +164,9 @@ class Graph:
         timed = [*models, AGGREGATOR] if self._aggregated("dnn" in models) else models
         return jobs + [self.time(column) for column in timed]
 
-    def job(self, name: str, inputs: dict[str, Job], fields: tuple[str, ...] = (), data: Any = None, **parameters) -> Job:
+    def job(
+        self, name: str, inputs: dict[str, Job], fields: tuple[str, ...] = (), data: Any = None, **parameters
+    ) -> Job:
         """Make a job: gather its identity and hash it."""
         stage = STAGES[name]
         values = {path: value for path, value in flatten(self.profile) if _declared(path, (*stage.fields, *fields))}
@@ -196,7 +198,9 @@ class Graph:
     def index(self) -> Job:
         """Where every record lies."""
         if self.profile.dataset.name == "synthetic":
-            corpus = self.job("synthesize", {"taxonomy": self.taxonomy}, data=package_data_identity("replicate", "data"))
+            corpus = self.job(
+                "synthesize", {"taxonomy": self.taxonomy}, data=package_data_identity("replicate", "data")
+            )
             return self.job("index", {"synthesize": corpus})
         return self.job("index", {}, data=self.data_identity)
 
@@ -254,7 +258,9 @@ class Graph:
     def evaluate(self, column: str, seed: int) -> Job:
         """Metrics of one column on every draw."""
         inputs = {"predict": self.predict(column, seed), **self._scored}
-        return self.job("evaluate", inputs, data=package_data_identity("replicate", "evaluate"), column=column, seed=seed)
+        return self.job(
+            "evaluate", inputs, data=package_data_identity("replicate", "evaluate"), column=column, seed=seed
+        )
 
     def compare(self, columns: tuple[str, ...]) -> Job:
         """Paired differences of the columns that have a baseline."""
@@ -296,7 +302,9 @@ def flatten(profile: Profile) -> list[tuple[str, Any]]:
     """(dotted name, JSON value) of every field of a profile."""
     rows = []
     for section, value in profile.model_dump(mode="json").items():
-        rows += [(f"{section}.{name}", v) for name, v in value.items()] if isinstance(value, dict) else [(section, value)]
+        rows += (
+            [(f"{section}.{name}", v) for name, v in value.items()] if isinstance(value, dict) else [(section, value)]
+        )
     return rows
 
 
@@ -310,7 +318,11 @@ def package_data_identity(package: str, folder: str) -> dict[str, str]:
     from importlib import resources
 
     root = Path(str(resources.files(package))) / folder
-    return {path.name: file_digest(path) for path in sorted(root.iterdir()) if path.suffix in (".toml", ".json", ".npz", ".csv")}
+    return {
+        path.name: file_digest(path)
+        for path in sorted(root.iterdir())
+        if path.suffix in (".toml", ".json", ".npz", ".csv")
+    }
 
 
 def taxonomy_identity(profile: Profile, data_dir: Path | None) -> Any:

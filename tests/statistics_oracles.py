@@ -64,10 +64,12 @@ def weighted_metric(metric, level, scores, labels, weights, levels, classes):
 
 def statistic(metric, level, scores, labels, weights, levels, classes, positions):
     """Mean over draws; weights are of the pool."""
-    return np.mean([
-        weighted_metric(metric, level, scores[draw], labels[draw], weights[draw], levels, classes)
-        for draw in positions
-    ])
+    return np.mean(
+        [
+            weighted_metric(metric, level, scores[draw], labels[draw], weights[draw], levels, classes)
+            for draw in positions
+        ]
+    )
 
 
 def step_down_max_t(estimates, errors, deviations):

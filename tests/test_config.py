@@ -13,7 +13,12 @@ def test_every_profile_loads(name):
 
 def test_paper_profile_is_section_4_2():
     paper = load_profile("paper")
-    assert (paper.split.train, paper.split.tune, paper.split.draws, paper.split.draw_size) == (4_000_000, 64_000, 5, 128_000)
+    assert (paper.split.train, paper.split.tune, paper.split.draws, paper.split.draw_size) == (
+        4_000_000,
+        64_000,
+        5,
+        128_000,
+    )
     assert (paper.training.learning_rate, paper.training.batch_size, paper.training.epochs) == (2e-4, 128, 10)
     assert (paper.dataset.frame_limit, paper.model.gru_width, paper.model.netvlad_clusters[0]) == (300, 512, 192)
     assert (paper.coherence.kernel_size, paper.coherence.maps, paper.model.transformer_heads) == (5, 4, 12)
@@ -31,7 +36,7 @@ def test_paper_profile_is_section_4_2():
         ("split.train=0", ["split.train = 0", "count"]),
         ("training.seeds=[1,1]", ["seeds must differ"]),
         ("training.seeds=[]", ["training.seeds"]),
-        ("run.columns=[\"tcrnn\"]", ["run.columns", "'tcrnn'", "'tc_rnn'"]),
+        ('run.columns=["tcrnn"]', ["run.columns", "'tcrnn'", "'tc_rnn'"]),
         ("dataset=3", ["dataset = 3"]),
         ("dataset.name.x=3", ["'name' is a value"]),
         ("epochs", ["section.key=value"]),

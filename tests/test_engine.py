@@ -112,8 +112,10 @@ def test_second_command_on_one_directory_is_refused(settings):
     holder = subprocess.Popen([sys.executable, "-c", program, str(settings.runs)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(ConfigurationError, match=f"in use by process {holder.pid} on .* since"), \
-                engine.locked(settings.runs):
+        with (
+            pytest.raises(ConfigurationError, match=f"in use by process {holder.pid} on .* since"),
+            engine.locked(settings.runs),
+        ):
             pass
     finally:
         holder.kill()

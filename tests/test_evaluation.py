@@ -73,9 +73,7 @@ def test_threads_and_repetition_change_no_byte(world, tmp_path):
     for threads in (1, 3):
         out = tmp_path / str(threads)
         out.mkdir()
-        record = evaluate_column(
-            before.scores, world.pool, world.protocol, "tc_rnn", 0, out, threads, lambda *_: None
-        )
+        record = evaluate_column(before.scores, world.pool, world.protocol, "tc_rnn", 0, out, threads, lambda *_: None)
         assert record == world.records["tc_rnn", 0]
         for path in out.iterdir():
             assert path.read_bytes() == (before.measures / path.name).read_bytes()

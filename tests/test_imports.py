@@ -12,7 +12,15 @@ FORBIDDEN = {
     "tc": ("baselines", "replicate", "tensorflow", "numpy", "taxonomy_data"),
     "baselines": ("tc", "replicate", "tensorflow", "numpy", "taxonomy_data"),
     "replicate/evaluate": ("torch", "tensorflow", "tc", "baselines", "distributed"),
-    "replicate/report": ("torch", "tensorflow", "tc", "baselines", "distributed", "replicate.engine", "replicate.stages"),
+    "replicate/report": (
+        "torch",
+        "tensorflow",
+        "tc",
+        "baselines",
+        "distributed",
+        "replicate.engine",
+        "replicate.stages",
+    ),
     "replicate": ("replicate.cli",),
 }
 

@@ -86,7 +86,7 @@ def test_forward_gflop_is_the_facts_table(paper):
 
 def test_gflop_of_long_videos_is_what_torch_counts_on_them():
     """Counted on short videos and extrapolated; here, on the long one itself."""
-    profile = load_profile("tiny", ("run.columns=[\"rnn_attn\", \"netv\", \"tm\"]",))
+    profile = load_profile("tiny", ('run.columns=["rnn_attn", "netv", "tm"]',))
     for row in sizes(profile):
         inputs = (1024, 128), node_count(profile), 0, 12
         with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -1,10 +1,10 @@
-"""Claims: prepare equals its definition in float64; padding further changes nothing; what a model computed is left alone."""
+"""Claims: prepare equals its definition in float64; padding further changes nothing; computed states stay."""
 
 import numpy as np
 import pytest
 import torch
-from baselines.rnn import AttentionRNN, RecurrentClassifier
 
+from baselines.rnn import AttentionRNN, RecurrentClassifier
 from replicate import preprocess
 from replicate.data.batches import Batch
 from replicate.data.spec import SPECS

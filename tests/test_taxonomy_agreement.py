@@ -37,9 +37,9 @@ def literal_alpha(votes, distance):
         margins[one] = margins.get(one, 0) + weight
     total = sum(margins.values())
     observed = sum(weight * distance(*pair) for pair, weight in coincidences.items()) / total
-    expected = sum(
-        margins[one] * margins[other] * distance(one, other) for one in margins for other in margins
-    ) / (total * (total - 1))
+    expected = sum(margins[one] * margins[other] * distance(one, other) for one in margins for other in margins) / (
+        total * (total - 1)
+    )
     return 1 - observed / expected
 
 

@@ -20,7 +20,7 @@ class FormatError(ValueError):
     """The payload is not a record of the dataset; the message says what is wrong with it."""
 
 
-class _Irregular(Exception):  # noqa: N818 - a way out of the fast path, not an error
+class _Irregular(Exception):
     """The bytes are not of the shape that the fast path reads."""
 
 

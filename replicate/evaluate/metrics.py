@@ -26,7 +26,7 @@ TOP_K = 20
 _BLOCK = 1 << 22  # values looked at together, to bound what a step needs beside the matrix
 
 
-class UndefinedMetric(DataError):  # noqa: N818 - names the case, as MissingResult does
+class UndefinedMetric(DataError):
     """A metric has no value on these videos: nothing there is positive. Never reported as 0."""
 
 

@@ -216,6 +216,7 @@ def equivalence(
         alpha: of each one-sided test: "matches" when the (1 - 2 alpha) interval lies inside the margin, "differs" when
             the (1 - alpha) interval lies wholly outside.
     """
+
     def interval(level: float) -> Interval:
         half = float(scipy.stats.t.ppf(1 - level, degrees)) * error + rounding
         return difference - half, difference + half

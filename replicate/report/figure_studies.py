@@ -54,8 +54,10 @@ def draw_grid(record: GridRecord, name: str) -> Drawing:
     else:
         _heads(figure, table, record)
     chosen = "" if record.chosen is None else " The frame marks the highest; no profile is changed by it."
-    base = "" if record.baseline_gap is None else (
-        f" {COLUMNS[record.baseline].title} without the layer reaches {100 * record.baseline_gap:.2f}."
+    base = (
+        ""
+        if record.baseline_gap is None
+        else (f" {COLUMNS[record.baseline].title} without the layer reaches {100 * record.baseline_gap:.2f}.")
     )
     caption = f"GAP on the tune split at the best epoch, in percent.{chosen}{base} {_noise(record)}"
     return Drawing(name, title, caption, figure, table)
