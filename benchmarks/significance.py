@@ -31,25 +31,32 @@ from replicate.evaluate.protocol import load_protocol
 PAIRS = 4
 
 
-def make_labels(videos: int, nodes: int) -> tuple[SparseLabels, np.ndarray]:
-    """Labels of all draws, and the level of each node."""
+def make_base(path: Path, videos: int, nodes: int) -> tuple[SparseLabels, np.ndarray]:
+    """Labels of all draws and the level of each node; the scores that all columns share go into a file."""
+    scores = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(videos, nodes))
     offsets, values = [np.zeros(1, np.int64)], []
     for begin in range(0, videos, BLOCK):
-        _, labels, levels = make_example(min(BLOCK, videos - begin), nodes, seed=begin)
+        scores[begin : begin + BLOCK], labels, levels = make_example(min(BLOCK, videos - begin), nodes, seed=begin)
         sparse = SparseLabels.of(labels)
         offsets.append(offsets[-1][-1] + sparse.offsets[1:])
         values.append(sparse.values)
     return SparseLabels(np.concatenate(offsets), np.concatenate(values), nodes), levels
 
 
-def write_scores(path: Path, videos: int, nodes: int, column: int) -> np.ndarray:
-    """One column's scores as a memory-mapped file: those of every column plus a little noise of its own."""
-    scores = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(videos, nodes))
+def write_scores(path: Path, base: Path, labels: SparseLabels, column: int) -> np.ndarray:
+    """One column's scores as a memory-mapped file: the shared ones, noise of its own, more for labels by its number.
+
+    The noise of a block is one table, shifted at random: it need not be good, but quick to make.
+    """
+    shared = np.load(base, mmap_mode="r")
+    scores = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shared.shape)
     rng = np.random.default_rng([1, column])
-    for begin in range(0, videos, BLOCK):
-        shared, labels, _ = make_example(min(BLOCK, videos - begin), nodes, seed=begin)
-        own = rng.standard_normal(shared.shape, dtype=np.float32)
-        scores[begin : begin + BLOCK] = shared + own + 0.02 * column * labels
+    table = rng.standard_normal(2 * BLOCK * shared.shape[1], dtype=np.float32)
+    for begin in range(0, len(shared), BLOCK):
+        part = shared[begin : begin + BLOCK]
+        shift = rng.integers(BLOCK * shared.shape[1])
+        own = table[shift : shift + part.size].reshape(part.shape)
+        scores[begin : begin + BLOCK] = part + own + np.float32(0.02 * column) * labels.dense(begin, begin + len(part))
     scores.flush()
     del scores
     return np.load(path, mmap_mode="r")
@@ -99,15 +106,17 @@ def main(
     settings = protocol.bootstrap
     warm_up(nodes)
     draws = Draws(np.arange(total).reshape(draw_count, videos))
-    labels, levels = make_labels(total, nodes)
-    classes = np.flatnonzero(np.bincount(labels.values, minlength=nodes) / draw_count >= protocol.classes.min_positives)
     clock, measured = Clock(), []
     before = psutil.Process().memory_info().rss
     with PeakMemory() as peak, tempfile.TemporaryDirectory(dir=folder) as place:
+        base = Path(place) / "base.npy"
+        labels, levels = make_base(base, total, nodes)
+        expected = np.bincount(labels.values, minlength=nodes) / draw_count
+        classes = np.flatnonzero(expected >= protocol.classes.min_positives)
         weights = clock.run("weights", lambda: weight_vectors(total, settings.seed, settings.exploratory_replicates))
         paths = [Path(place) / f"{column}.npy" for column in range(columns)]
         for column, path in enumerate(paths):
-            scores = write_scores(path, total, nodes, column)
+            scores = write_scores(path, base, labels, column)
             work = (scores, labels, levels, draws, classes, weights, threads)
             measured.append(clock.run("measures", lambda work=work: measure_column(*work)))
             if column > 1:
