@@ -67,7 +67,8 @@ class PlainLines:
         elif event.kind == "step" and now - self._spoken.get(event.label, now) >= self.interval:
             self._spoken[event.label] = now
             left = time_left(now - self._started[event.label], event.done, event.total)
-            self._say(f"       {event.label}: {100 * event.done / event.total:.0f} %{left} {event.message}".rstrip())
+            share = f" {event.done / event.total:.0%}" if event.total else ""
+            self._say(f"       {event.label}:{share}{left} {event.message}".rstrip())
         elif event.kind == "end":
             self._ended += 1
             self._say(f"done   {event.label} ({duration(event.seconds)}) [{self._ended}/{self._total}]")
@@ -95,9 +96,9 @@ class LiveBars:
         from rich.console import Console
 
         self._bars = progress.Progress(
-            progress.TextColumn("{task.description:<28}"), progress.BarColumn(), progress.TaskProgressColumn(),
-            progress.TimeElapsedColumn(), progress.TimeRemainingColumn(), progress.TextColumn("{task.fields[message]}"),
-            console=Console(stderr=True), transient=True,
+            progress.TextColumn("{task.description:<28}", markup=False), progress.BarColumn(),
+            progress.TaskProgressColumn(), progress.TimeElapsedColumn(), progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[message]}", markup=False), console=Console(stderr=True), transient=True,
         )  # fmt: skip
         self._tasks: dict[str, Any] = {}
 
