@@ -138,6 +138,18 @@ def test_kernels_count_once_where_a_layer_stands_twice():
     assert len(models.kernels(twice)) == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "groups"),
+    [
+        ({}, 3), ({"sharing": "shared"}, 1), ({"sharing": "depthwise"}, 12), ({"form": "exact"}, 3),
+        ({"form": "exact", "sharing": "shared"}, 1),
+    ],
+)  # fmt: skip
+def test_heads_have_weights_of_their_own_unless_told_otherwise(options, groups):
+    layers = [each.layer for each in build("tc_tm", **options).modules() if isinstance(each, models.Coherent)]
+    assert {layer.groups for layer in layers} == {groups}
+
+
 @pytest.mark.parametrize("column", BASELINES)
 def test_layers_are_of_the_form(column):
     kinds = {
