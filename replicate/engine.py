@@ -88,12 +88,28 @@ def walk(targets: list[Job], settings: Settings, listener: Listener, scheduler: 
     """
     todo = pending(targets, settings.runs)
     listener.expect([job.label for job in todo])
-    if todo and settings.profile.run.engine == "inline" and scheduler is None:
-        for job in todo:
-            execute(job, settings, listener.notify)
+    if settings.profile.run.engine == "inline" and scheduler is None:
+        _walk_inline(todo, settings, listener)
     elif todo:
         _walk_with_dask(todo, settings, listener, scheduler)
     return len(todo)
+
+
+def _walk_inline(todo: list[Job], settings: Settings, listener: Listener) -> None:
+    """One job after the other in this process."""
+    failures: dict[str, ReplicateError] = {}
+    for job in todo:
+        needed = {each.key for each in job.inputs.values()}
+        if failures and (job.stage.exclusive or needed & failures.keys()):
+            failures[job.key] = next(iter(failures.values()))
+            continue
+        try:
+            execute(job, settings, listener.notify)
+        except ReplicateError as error:
+            failures[job.key] = error
+            listener.notify(Event(job.label, "fail", message=str(error)))
+    if failures:
+        raise next(iter(failures.values()))
 
 
 def execute(job: Job, settings: Settings, notify: Callable[[Event], None]) -> None:

@@ -89,6 +89,29 @@ def test_unexpected_error_is_a_sentence_with_a_log(monkeypatch, graph, settings)
     assert "Traceback" in (graph.labels.folder(settings.runs) / "log.txt").read_text()
 
 
+def test_what_does_not_depend_on_a_failure_goes_on(monkeypatch, graph, settings, capsys):
+    ledger = Ledger(monkeypatch, fail=("index", DataError("shard x is damaged")))
+    with pytest.raises(DataError, match="^index: shard x is damaged$"):
+        engine.walk([graph.labels, graph.split, graph.taxonomy], settings, PlainLines())
+    assert ledger.ran == ["taxonomy", "synthesize", "index"]
+    ledger = Ledger(monkeypatch, fail=("labels", DataError("no label has a node")))
+    with pytest.raises(DataError, match="^labels: no label has a node$"):
+        engine.walk([graph.labels, graph.split], settings, PlainLines())
+    assert manifest.is_done(graph.split.folder(settings.runs))
+    assert "FAILED labels: no label has a node" in capsys.readouterr().err
+
+
+def test_the_same_with_worker_processes(tmp_path):
+    words = ["train", "--model", "rnn", "--profile", "tiny", "--set", "run.engine=dask", "--set", "split.train=9999"]
+    command = [sys.executable, "-m", "replicate.cli", *words, "--out", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 2
+    *_, sentence = ended.stderr.splitlines()
+    assert sentence.startswith("replicate: split: split (train 9999, tune 40, pool 160) asks for 10199 videos, ")
+    assert ended.stderr.count("FAILED") == 1
+    assert list(tmp_path.glob("labels/*/manifest.json")) and not list(tmp_path.glob("train/*/manifest.json"))
+
+
 def test_full_disk_is_incomplete_and_resumable(monkeypatch, graph, settings):
     Ledger(monkeypatch, fail=("labels", OSError(28, "No space left on device", "file.npy")))
     with pytest.raises(IncompleteRun, match=r"No space left on device \(file\.npy\)") as caught:
