@@ -172,9 +172,9 @@ def test_weights_are_poisson_with_mean_and_variance_1():
 
 def test_a_vector_of_weights_depends_on_its_number_alone():
     whole = flat_weights(9000, 3, 300)
-    np.testing.assert_array_equal(flat_weights(9000, 3, 70), whole[:, :96])
+    np.testing.assert_array_equal(flat_weights(9000, 3, 70), whole[:, :128])
     np.testing.assert_array_equal(flat_weights(9000, 3, 44, first=256), whole[:, 256:])
-    assert (flat_weights(9000, 4, 1) != whole[:, :32]).any()
+    assert (flat_weights(9000, 4, 1) != whole[:, :64]).any()
 
 
 def test_deviations_are_the_weighted_sums():

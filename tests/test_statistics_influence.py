@@ -81,11 +81,11 @@ def test_exact_replicates_are_metrics_of_repeated_videos(kind):
     """A weight of k is the video k times: `metrics.evaluate` on repeated rows knows nothing of weights."""
     scores, labels, positions = case(kind)
     videos = Draws(positions).videos
-    weights = weight_vectors(len(videos), 5, 40)
+    weights = weight_vectors(len(videos), 5, 80)
     measured = measure(kind, weights)
     of_pool = np.zeros(len(scores), int)
-    for replicate in (0, 17, 31, 32, 39):
-        of_pool[videos] = weights[replicate // 32, :, replicate % 32]
+    for replicate in (0, 17, 63, 64, 79):
+        of_pool[videos] = weights[replicate // 64, :, replicate % 64]
         values = []
         for draw in positions:
             rows = np.repeat(draw, of_pool[draw])

@@ -19,7 +19,7 @@ import numpy as np
 from replicate.evaluate import ranking
 
 compiled = numba.njit(nogil=True, cache=True)
-WIDTH = 32  # replicates counted at once: vector instructions add them, and a row of weights is half a cache line
+WIDTH = 64  # replicates counted at once: vector instructions add them, and a row of weights is a cache line
 
 
 class Placed(NamedTuple):

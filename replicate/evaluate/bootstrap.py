@@ -8,7 +8,7 @@ import numpy as np
 from replicate.evaluate.average_precision import WIDTH
 from replicate.evaluate.threads import in_threads
 
-BLOCK = 2 * WIDTH  # replicates that share one stream of random numbers
+BLOCK = WIDTH  # replicates that share one stream of random numbers
 _ROWS = 1 << 13
 
 # How many of 65,536 equally likely numbers stand for each weight 0, 1, 2, ...: Poisson with mean 1, rounded such that
@@ -32,17 +32,15 @@ def _draw_block(videos: int, seed: int, block: int, table: np.ndarray) -> Iterat
 
 
 def weight_vectors(videos: int, seed: int, replicates: int, first: int = 0) -> np.ndarray:
-    """(slices, videos, WIDTH) uint8: weights of replicate `first`, a multiple of BLOCK, and at least as many after it
-    as are asked for, WIDTH replicates to a slice."""
-    blocks = -(-replicates // BLOCK)
-    weights = np.empty((blocks, BLOCK // WIDTH, videos, WIDTH), np.uint8)
-    for number in range(blocks):
+    """(slices, videos, WIDTH) uint8: weights of replicate `first`, a multiple of BLOCK, and of those after it, at least
+    as many as are asked for."""
+    weights = np.empty((-(-replicates // BLOCK), videos, WIDTH), np.uint8)
+    for number, slice_ in enumerate(weights):
         begin = 0
         for part in _draw_block(videos, seed, first // BLOCK + number, _weight_table()):
-            for k, slice_ in enumerate(weights[number]):
-                slice_[begin : begin + len(part)] = part[:, k * WIDTH : (k + 1) * WIDTH]
+            slice_[begin : begin + len(part)] = part
             begin += len(part)
-    return weights.reshape(-1, videos, WIDTH)[: -(-replicates // WIDTH)]
+    return weights
 
 
 def deviations(influence: np.ndarray, seed: int, replicates: int, threads: int = 1) -> np.ndarray:
