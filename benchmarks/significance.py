@@ -84,9 +84,9 @@ class Clock:
 
 def family_tests(measured: list[Column], simulated: np.ndarray, alpha: float) -> list[statistics.FamilyTest]:
     """Primary and secondary family of the first pairs."""
-    values = np.concatenate([
-        measured[2 * k + 1][0] - measured[2 * k][0] for k in range(simulated.shape[1] // len(CELLS))
-    ])
+    values = np.concatenate(
+        [measured[2 * k + 1][0] - measured[2 * k][0] for k in range(simulated.shape[1] // len(CELLS))]
+    )
     overall = np.array([group == GROUPS[0] for _, group in CELLS] * (len(values) // len(CELLS)))
     errors = simulated.std(axis=0, ddof=1)
     return [statistics.max_t(values[m], errors[m], simulated[:, m], alpha) for m in (overall, ~overall)]
