@@ -267,7 +267,7 @@ class Graph:
         seeds = self.profile.training.seeds
         inputs = {f"{column}:{seed}": self.evaluate(column, seed) for column in columns for seed in seeds}
         scores = {f"scores:{column}:{seed}": self.predict(column, seed) for column in columns for seed in seeds}
-        paper = package_data_identity("replicate", "report/reference")
+        paper = package_data_identity("replicate", "reference")
         data = {"protocol": package_data_identity("replicate", "evaluate"), "paper": paper}
         return self.job("compare", {**inputs, **scores, "index": self.index, **self._scored}, data=data)
 

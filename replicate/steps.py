@@ -319,7 +319,7 @@ def run_evaluate(step: Step) -> None:
 def run_compare(step: Step) -> None:
     from replicate.comparison import Evaluated, compare_columns
     from replicate.evaluate.protocol import load_protocol
-    from replicate.report.reference import table1
+    from replicate.reference import table1
 
     protocol, taxonomy = load_protocol(), open_taxonomy(step.input("taxonomy"))
     evaluated = {}

@@ -232,7 +232,7 @@ def test_damaged_protocol_is_a_sentence(tmp_path, old, new, key):
 
 def test_margins_follow_the_stated_rule():
     """Half the mean of the paper's four overall increments, rounded to 0.05 points, halves up."""
-    from replicate.report.reference import table1
+    from replicate.reference import table1
 
     protocol = load_protocol()
     for metric, margin in protocol.equivalence.margins.items():

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from record_fixtures import PAPER, write_fixture
 
+from replicate import reference
 from replicate.columns import AGGREGATOR, COLUMNS
 from replicate.errors import MissingResult
 from replicate.record import read_json, write_json
-from replicate.report import reference, render, table_notes, tables
+from replicate.report import render, table_notes, table_rows, tables
 from replicate.report.records import Records
 from replicate.schema import HEADLINE, LEVELS
 
@@ -131,8 +132,8 @@ def test_one_seed_is_called_conditional_and_gives_no_seed_mark(tmp_path):
     ("low", "high", "mark"), [(0.001, 0.01, "†"), (-0.01, -0.001, "†"), (-0.01, 0.01, ""), (0, 1, "")]
 )
 def test_seed_mark_needs_an_interval_without_zero(low, high, mark):
-    assert tables._marks(False, (low, high)) == mark
-    assert tables._marks(True, (low, high)) == "*" + mark
+    assert table_rows._marks(False, (low, high)) == mark
+    assert table_rows._marks(True, (low, high)) == "*" + mark
 
 
 def test_undefined_cells_are_not_zero_and_say_why(tmp_path):
@@ -163,7 +164,7 @@ def test_the_protocol_hash_stands_under_each_table(tmp_path):
 
 def test_table2_measures_or_says_why_not(tmp_path):
     folder = made(tmp_path)
-    columns = {column.column: column for column in tables.table2(Records.open(folder))}
+    columns = {column.column: column for column in table_rows.table2(Records.open(folder))}
     assert AGGREGATOR in columns and not {"base_ens", "tc_ens"} & set(columns)
     for column in columns.values():
         for name in ("gpu_torch_bytes", "gpu_nvml_bytes", "joules_per_1000_videos"):
@@ -185,10 +186,10 @@ def test_table2_of_a_gpu(tmp_path):
     record = read_json(path)
     record["gpu"] = {"peak_memory_bytes": 3e9, "energy_joules": 1590.0, "reason": None}
     write_json(path, record)
-    column = next(each for each in tables.table2(Records.open(folder)) if each.column == "tm")
+    column = next(each for each in table_rows.table2(Records.open(folder)) if each.column == "tm")
     assert column.gpu_torch_bytes == 3e9
     assert column.joules_per_1000_videos == pytest.approx(1590 / (3 * 50 * 64) * 1000)
-    assert column.reasons == {"gpu_nvml_bytes": tables.NO_SAMPLE}
+    assert column.reasons == {"gpu_nvml_bytes": table_rows.NO_SAMPLE}
 
 
 def test_table2_keeps_what_torch_and_nvml_say_apart_and_gives_each_its_own_reason(tmp_path):
@@ -201,7 +202,7 @@ def test_table2_keeps_what_torch_and_nvml_say_apart_and_gives_each_its_own_reaso
         "reasons": {"energy_joules": why},
     }  # fmt: skip
     write_json(path, record)
-    column = next(each for each in tables.table2(Records.open(folder)) if each.column == "tm")
+    column = next(each for each in table_rows.table2(Records.open(folder)) if each.column == "tm")
     assert (column.gpu_torch_bytes, column.gpu_nvml_bytes) == (3e9, 4e9)
     assert column.reasons == {"joules_per_1000_videos": why}
     tables.make_tables(folder)
@@ -212,9 +213,9 @@ def test_table2_keeps_what_torch_and_nvml_say_apart_and_gives_each_its_own_reaso
 def test_untimed_columns_are_blank_with_a_reason(tmp_path):
     folder = write_fixture(tmp_path, columns=SETS["pair"])
     (folder / "records" / "time-tc_rnn.json").unlink()
-    column = tables.table2(Records.open(folder))[1]
+    column = table_rows.table2(Records.open(folder))[1]
     assert (column.seconds_per_epoch, column.slower) == (None, None)
-    assert column.reasons["seconds_per_epoch"] == tables.UNTIMED
+    assert column.reasons["seconds_per_epoch"] == table_rows.UNTIMED
     assert column.megabytes is not None
 
 

@@ -5,43 +5,22 @@ only when the interval excludes the paper's effect, and a claim that a run canno
 """
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from replicate.record import write_json, write_text
-from replicate.report import render
+from replicate.report import (
+    claims_costs,
+    claims_gains,
+    claims_levels,
+    claims_mathematics,
+    claims_training,
+    render,
+)
+from replicate.report.claim import Claim
 from replicate.report.records import Records
-from replicate.report.verdicts import Judgement
 from replicate.schema import Interval
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A row of the registry.
-
-    Attributes:
-        name: for the command line and files.
-        text: what the paper claims, in our words.
-        section: where.
-        statistic: the figure that tests it.
-        rule: how the verdict follows.
-        unit: of the effect: "points" (a difference of scores: a fraction, percentage points in print), "percent",
-            "spread" (a standard deviation of scores), "share", "correlation", "megabytes", "number" or "" (nothing
-            measured).
-        judge: records -> judgement.
-        depends_on_data: False for claims that are settled by computation alone.
-    """
-
-    name: str
-    text: str
-    section: str
-    statistic: str
-    rule: str
-    unit: str
-    judge: Callable[[Records], Judgement]
-    depends_on_data: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,8 +47,6 @@ class Result:
 
 def registry() -> list[Claim]:
     """All claims, in the order of the card."""
-    from replicate.report import claims_costs, claims_gains, claims_levels, claims_mathematics, claims_training
-
     groups = (claims_gains, claims_levels, claims_training, claims_costs, claims_mathematics)
     return [claim for group in groups for claim in group.CLAIMS]
 

@@ -1,9 +1,8 @@
 """Claims of section 4.3 about what temporal coherence costs: time per epoch and model size (Table 2)."""
 
+from replicate import reference
 from replicate.columns import COLUMNS
-from replicate.report import reference
-from replicate.report.claims import Claim
-from replicate.report.claims_gains import lacking
+from replicate.report.claim import Claim, lacking
 from replicate.report.records import Records
 from replicate.report.verdicts import INCONCLUSIVE, REFUTED, SUPPORTED, Judgement, untestable
 

@@ -1,8 +1,8 @@
 """Claims of section 4.3 about overall scores: what temporal coherence adds to each model, and where it adds most."""
 
+from replicate import reference
 from replicate.columns import COLUMNS
-from replicate.report import reference
-from replicate.report.claims import Claim
+from replicate.report.claim import Claim, lacking
 from replicate.report.contrast import contrast, of_difference
 from replicate.report.records import Records
 from replicate.report.verdicts import (
@@ -26,12 +26,6 @@ SIMULTANEOUS = (
     "seeds where there are several"
 )
 OVER_DRAWS = "per draw, then mean; t interval over draws, widened to the one over seeds where there are several"
-
-
-def lacking(records: Records, columns: list[str]) -> str | None:
-    """Why a claim about `columns` cannot be tested on these records; None if it can."""
-    missing = [COLUMNS[slug].title for slug in columns if slug not in records.run.columns]
-    return f"Needs {', '.join(missing)}, which this run has not." if missing else None
 
 
 def paper(metric: str, level: str, column: str) -> float:

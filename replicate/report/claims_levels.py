@@ -6,14 +6,13 @@ import numpy as np
 from scipy import stats
 
 from replicate.columns import COLUMNS
-from replicate.report.claims import Claim
+from replicate.report.claim import Claim, lacking
 from replicate.report.claims_gains import (
     DOUBLE_SLACK,
     OVER_DRAWS,
     PAIRS,
     gain,
     judged_contrasts,
-    lacking,
     paper,
     paper_gain,
 )

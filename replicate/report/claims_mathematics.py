@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from replicate.report.claims import Claim
+from replicate.report.claim import Claim
 from replicate.report.verdicts import REFUTED, SUPPORTED, Judgement
 
 TOLERANCE = 1e-12

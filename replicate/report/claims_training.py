@@ -6,8 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from replicate.report.claims import Claim
-from replicate.report.claims_gains import lacking
+from replicate.report.claim import Claim, lacking
 from replicate.report.contrast import BOTH_NOISES, TEST_NOISE, Estimate, summarise
 from replicate.report.records import Records
 from replicate.report.verdicts import (

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from replicate import reference
 from replicate.columns import COLUMNS
-from replicate.report import reference
 from replicate.report.records import Records
 from replicate.report.style import (
     FULL_WIDTH,

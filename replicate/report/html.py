@@ -20,9 +20,10 @@ from replicate.report import (
     page_tables,
     page_text,
     paper_page,
+    render,
     table_notes,
+    table_rows,
     table_text,
-    tables,
     taxonomy_page,
 )
 from replicate.report.card import card
@@ -77,15 +78,8 @@ def make_report(folder: Path) -> Path:
 
 
 def environment() -> jinja2.Environment:
-    """Templates in which every value is escaped and a missing one is an error."""
-    made = jinja2.Environment(
-        loader=jinja2.PackageLoader("replicate.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["thousands"] = lambda value: f"{value:,}"
+    """Templates of the report, with its filters for text."""
+    made = render.html_environment()
     made.filters |= {"minus": page_text.minus, "node": page_text.node, "plain": page_text.plain, "rich": page_text.rich}
     return made
 
@@ -134,7 +128,7 @@ def _claim_view(result: claims.Result) -> dict[str, Any]:
 
 def table_views(records: Records) -> dict[str, Any]:
     """Tables 1 and 2 and the paired differences as printed, with the choices of their controls."""
-    first, second = tables.table1(records), tables.table2(records)
+    first, second = table_rows.table1(records), table_rows.table2(records)
     rows, reasons = table_text.rows2(second)
     metrics = [(metric, metric) for metric in page_tables.METRICS]
     differences = page_tables.difference_rows(records)

@@ -9,7 +9,7 @@ from replicate.report import render
 from replicate.report.page_text import minus
 from replicate.report.records import Records
 from replicate.report.table_notes import misprint_mark
-from replicate.report.tables import Cell1, table1
+from replicate.report.table_rows import Cell1, table1
 from replicate.schema import HEADLINE, LEVELS, Difference, Metric
 
 METRICS: tuple[Metric, ...] = get_args(Metric)

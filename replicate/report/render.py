@@ -104,3 +104,16 @@ def latex(template: str, **values: object) -> str:
     )
     source = (resources.files("replicate.report") / "templates" / template).read_text(encoding="utf-8")
     return environment.from_string(source).render(**values)
+
+
+def html_environment() -> jinja2.Environment:
+    """HTML templates (`templates/*.html.j2`) in which every value is escaped and a missing one is an error."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("replicate.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["thousands"] = lambda value: f"{value:,}"
+    return made

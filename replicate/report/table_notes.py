@@ -1,9 +1,9 @@
 """The sentences under Tables 1 and 2: which noise a mark speaks of, what was measured how, what a number cannot say."""
 
+from replicate import reference
 from replicate.columns import COLUMNS
-from replicate.report import reference
 from replicate.report.records import CONDITIONAL, Records
-from replicate.report.tables import SEED_MARK, TEST_MARK, Cell1, Column2
+from replicate.report.table_rows import SEED_MARK, TEST_MARK, Cell1, Column2
 from replicate.schema import EvaluateRecord
 
 SYNTHETIC = (

@@ -8,7 +8,7 @@ from replicate.columns import COLUMNS
 from replicate.report.records import Records
 from replicate.report.render import BLANK, csv_text, interval, latex, markdown, number, percent, probability, signed
 from replicate.report.table_notes import misprint_mark, notes1, notes2, protocol_note
-from replicate.report.tables import Cell1, Column2
+from replicate.report.table_rows import Cell1, Column2
 from replicate.schema import Interval
 
 UNDEFINED = "-"

@@ -10,10 +10,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from replicate.record import read_json, write_text
+from replicate.report import render
 from replicate.taxonomy import data_folder
 from replicate.taxonomy_browse import Catalogue, read_catalogue
 from replicate.taxonomy_examined import count_examined
@@ -31,7 +31,7 @@ def fragment(folder: Path | None = None) -> Markup:
     folder = folder or data_folder()
     catalogue = read_catalogue(folder)
     changed, kept = count_examined(folder)
-    text = _environment().get_template("taxonomy.html.j2").render(
+    text = render.html_environment().get_template("taxonomy.html.j2").render(
         tops=[_view(catalogue, top) for top in catalogue.children("")],
         nodes=len(catalogue.scopes),
         labels=len(catalogue.decided_by),
@@ -55,7 +55,7 @@ def script() -> Markup:
 def make_taxonomy_page(path: Path, folder: Path | None = None) -> Path:
     """Write the fragment as a page of its own: one file that opens from a disk offline."""
     seal = base64.b64encode(hashlib.sha256(script().encode()).digest()).decode()
-    page = _environment().get_template("taxonomy_page.html.j2").render(
+    page = render.html_environment().get_template("taxonomy_page.html.j2").render(
         fragment=fragment(folder),
         style=Markup(_template("report.css")) + style(),
         script=script(),
@@ -78,15 +78,3 @@ def _view(catalogue: Catalogue, path: str) -> dict[str, Any]:
 
 def _template(name: str) -> str:
     return (resources.files("replicate.report") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _environment() -> jinja2.Environment:
-    made = jinja2.Environment(
-        loader=jinja2.PackageLoader("replicate.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["thousands"] = lambda value: f"{value:,}"
-    return made

@@ -1,4 +1,4 @@
-"""What the paper prints in Tables 1 and 2, transcribed in `reference/*.csv`. Scores as fractions."""
+"""What the paper prints in Tables 1 and 2, transcribed in the CSV files beside. Scores as fractions."""
 
 import csv
 import functools
@@ -63,5 +63,5 @@ def _fraction(percent: Decimal) -> float:
 
 
 def _rows(name: str) -> list[dict[str, str]]:
-    text = (resources.files("replicate.report") / "reference" / name).read_text(encoding="utf-8")
+    text = (resources.files("replicate.reference") / name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))

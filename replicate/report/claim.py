@@ -1,0 +1,41 @@
+"""What a claim of the paper is here: its text, the figure that tests it, the rule, and the function that judges."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from replicate.columns import COLUMNS
+from replicate.report.records import Records
+from replicate.report.verdicts import Judgement
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row of the registry.
+
+    Attributes:
+        name: for the command line and files.
+        text: what the paper claims, in our words.
+        section: where.
+        statistic: the figure that tests it.
+        rule: how the verdict follows.
+        unit: of the effect: "points" (a difference of scores: a fraction, percentage points in print), "percent",
+            "spread" (a standard deviation of scores), "share", "correlation", "megabytes", "number" or "" (nothing
+            measured).
+        judge: records -> judgement.
+        depends_on_data: False for claims that are settled by computation alone.
+    """
+
+    name: str
+    text: str
+    section: str
+    statistic: str
+    rule: str
+    unit: str
+    judge: Callable[[Records], Judgement]
+    depends_on_data: bool = True
+
+
+def lacking(records: Records, columns: list[str]) -> str | None:
+    """Why a claim about `columns` cannot be tested on these records; None if it can."""
+    missing = [COLUMNS[slug].title for slug in columns if slug not in records.run.columns]
+    return f"Needs {', '.join(missing)}, which this run has not." if missing else None
