@@ -12,6 +12,7 @@ from pydantic import Field
 
 from replicate.columns import COLUMNS
 from replicate.errors import ConfigurationError
+from replicate.presets import PRESETS
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -66,29 +67,6 @@ class SplitConfig(Section):
     pool: Amount = "rest"
     draws: Count = 5
     draw_size: Amount = 1_600  # a share is one of the pool
-
-
-# Sizes that reproduce the megabytes of Table 2; the paper's unit, which decides between them, is unknown (facts, D).
-PRESETS: dict[str, dict[str, Any]] = {
-    "C": {},
-    "A": {
-        "head": (128, 384, 1024),
-        "netvlad_width": 736,
-        "netvlad_gate": True,
-        "transformer_width": 1152,
-        "transformer_feedforward": 3072,
-        "transformer_layers": 1,
-    },
-    "B": {
-        "head": (1024,),
-        "lstm_width": 512,
-        "gru_features": "rgb",
-        "netvlad_width": 704,
-        "transformer_width": 1152,
-        "transformer_feedforward": 2560,
-        "transformer_layers": 1,
-    },
-}
 
 
 class ModelConfig(Section):

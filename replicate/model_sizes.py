@@ -3,11 +3,9 @@
 Models are built on torch's meta device, which knows shapes and holds no values.
 """
 
-import csv
 import functools
 import json
 from dataclasses import asdict, dataclass
-from importlib import resources
 
 import torch
 from tabulate import tabulate
@@ -15,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import tc
-from replicate import models
+from replicate import models, reference
 from replicate.columns import AGGREGATOR, COLUMNS
 from replicate.config import ModelConfig, Profile
 from replicate.data.spec import SPECS
@@ -198,6 +196,4 @@ def _paper_megabytes(profile: Profile) -> dict[str, float]:
     """Table 2's sizes by slug; empty unless the models have the paper's inputs and nodes."""
     if profile.dataset.name != "yt8m" or profile.dataset.label_limit:
         return {}
-    text = (resources.files("replicate") / "report" / "reference" / "table2.csv").read_text(encoding="utf-8")
-    slugs = {column.title: slug for slug, column in COLUMNS.items()}
-    return {slugs[row["column"]]: float(row["megabytes"]) for row in csv.DictReader(text.splitlines())}
+    return {column: megabytes for column, (_, megabytes) in reference.table2().items()}

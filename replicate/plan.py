@@ -11,7 +11,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from replicate import manifest
+from replicate import manifest, reference
 from replicate.columns import AGGREGATOR, COLUMNS
 from replicate.config import Profile
 from replicate.progress import duration
@@ -19,11 +19,6 @@ from replicate.record import read_json
 from replicate.stages import Job, in_order
 
 PAPER_VIDEOS, PAPER_FRAMES = 4_000_000, 300
-# Minutes per epoch as printed in Table 2; the LSTM that feeds the DNN has no row of its own and is counted as an RNN.
-PAPER_MINUTES = {
-    "dnn": 40, "rnn": 55, "rnn_attn": 65, "tc_rnn": 67.5, "netv": 130, "tc_netv": 133, "tm": 102, "tc_tm": 110,
-    AGGREGATOR: 55,
-}  # fmt: skip
 VIDEOS = {"paper": 5_001_275, "audioset": 42_531}  # labelled videos of 2018; clips of the files that the profile names
 AUDIOSET_TRAINING = 22_160  # clips of the balanced training set
 NODES = {"synthetic": 120, "audioset": 557, "yt8m": 640, "yt8m-video": 640}
@@ -182,14 +177,16 @@ def seconds_per_video(column: str, profile: Profile, runs: Path) -> tuple[float,
         record = read_json(path)
         if record.get("column") == column and record.get("profile") == profile.name:
             return 1 / record["videos_per_second"], "timed here"
-    if profile.dataset.name == "yt8m" and column in PAPER_MINUTES:
+    timed = "rnn" if column == AGGREGATOR else column  # the DNN's LSTM has no row in Table 2
+    if profile.dataset.name == "yt8m" and timed in reference.table2():
         scale = profile.dataset.frame_limit / PAPER_FRAMES
-        return PAPER_MINUTES[column] * 60 / PAPER_VIDEOS * scale, "the paper's Table 2"
+        return reference.table2()[timed][0] * 60 / PAPER_VIDEOS * scale, "the paper's Table 2"
     return forward_flop(column, profile) * 3 / RATE[profile.run.device], f"{RATE[profile.run.device]:.0e} FLOP/s"
 
 
 def forward_flop(column: str, profile: Profile) -> float:
-    """Multiply-adds x 2 of one video through a column's widest layers; within a factor of two, no more is needed."""
+    """Multiply-adds x 2 of one video through a column's widest layers, within a factor of two, and without torch, which
+    a machine under examination may lack; `model_sizes` counts exactly."""
     model, frames = profile.model, profile.dataset.frame_limit
     width = 128 if profile.dataset.name == "audioset" else 1152
     family = "dnn" if column == AGGREGATOR else COLUMNS[column].family

@@ -57,9 +57,11 @@ class PlainLines:
         pass
 
     def expect(self, labels: list[str]) -> None:
+        """Note how many jobs there will be."""
         self._total = len(labels)
 
     def notify(self, event: Event) -> None:
+        """Print what happened, steps only when enough time has passed."""
         now = time.monotonic()
         if event.kind == "start":
             self._started[event.label] = self._spoken[event.label] = now
@@ -110,10 +112,12 @@ class LiveBars:
         self._bars.stop()
 
     def expect(self, labels: list[str]) -> None:
+        """Show the bar of all jobs."""
         if labels:
             self._tasks[""] = self._bars.add_task("all jobs", total=len(labels), message="")
 
     def notify(self, event: Event) -> None:
+        """Open, move or close the job's bar; print what stays."""
         if event.kind == "start":
             self._tasks[event.label] = self._bars.add_task(event.label, total=None, message="")
         elif event.kind == "step" and event.label in self._tasks:

@@ -80,6 +80,7 @@ def open_taxonomy(folder: Path) -> Any:
 
 
 def run_taxonomy(step: Step) -> None:
+    """Write the tree and the node of every label; ours is derived anew and must equal the committed map."""
     from replicate.taxonomy import frequent_labels, load_audioset, load_yt8m
     from replicate.taxonomy_build import build
 
@@ -96,6 +97,7 @@ def run_taxonomy(step: Step) -> None:
 
 
 def run_synthesize(step: Step) -> None:
+    """Write the synthetic corpus."""
     import numpy as np
 
     from replicate.data.synthetic import synthesize
@@ -110,6 +112,7 @@ def run_synthesize(step: Step) -> None:
 
 
 def run_index(step: Step) -> dict[str, Any]:
+    """Find every record; returns those that were left out, for the manifest."""
     from replicate.data.index import build_index, find_shards
 
     synthesized = step.input("synthesize") if "synthesize" in step.job.inputs else None
@@ -133,6 +136,7 @@ def _index(step: Step) -> Any:
 
 
 def run_labels(step: Step) -> None:
+    """Write the nodes of every video, ancestors included."""
     from replicate.data.labels import LabelStore
 
     index, taxonomy = _index(step), open_taxonomy(step.input("taxonomy"))
@@ -141,6 +145,7 @@ def run_labels(step: Step) -> None:
 
 
 def run_split(step: Step) -> None:
+    """Divide the videos, draw the test sets, write their sizes."""
     import numpy as np
 
     from replicate.data.splits import make_split
@@ -213,6 +218,7 @@ def compute_of(profile: Profile) -> Any:
 
 
 def run_train(step: Step) -> None:
+    """Train one column with one seed."""
     from replicate.train import train
 
     corpus, profile = Corpus(step), step.profile
@@ -232,6 +238,7 @@ def _trained(step: Step, corpus: Corpus) -> Any:
 
 
 def run_aggregate(step: Step) -> None:
+    """Write the LSTM's last state of every video."""
     import numpy as np
 
     from replicate.predict import aggregate
@@ -245,6 +252,7 @@ def run_aggregate(step: Step) -> None:
 
 
 def run_predict(step: Step) -> None:
+    """Score the pool (or another part), or note an ensemble's members and rule."""
     from replicate.predict import predict, write_ensemble
 
     members = COLUMNS[step.column].members
@@ -272,6 +280,7 @@ def _tuned_weights(step: Step, members: tuple[str, ...]) -> Any:
 
 
 def run_explain(step: Step) -> None:
+    """Write kernels and attention of a trained column."""
     from replicate import models
     from replicate.explain import explain
 
@@ -285,6 +294,7 @@ def run_explain(step: Step) -> None:
 
 
 def run_time(step: Step) -> None:
+    """Time training steps of an untrained column."""
     from replicate.timing import time_training
 
     corpus, profile = Corpus(step), step.profile
@@ -305,6 +315,7 @@ def _pool(step: Step, protocol: Any) -> Any:
 
 
 def run_evaluate(step: Step) -> None:
+    """Write every metric of one column on every draw, and its influence values."""
     from replicate.evaluate.protocol import load_protocol
     from replicate.evaluation import evaluate_column
 
@@ -317,6 +328,7 @@ def run_evaluate(step: Step) -> None:
 
 
 def run_compare(step: Step) -> None:
+    """Write the paired differences of all pairs of the run."""
     from replicate.comparison import Evaluated, compare_columns
     from replicate.evaluate.protocol import load_protocol
     from replicate.reference import table1

@@ -5,6 +5,7 @@ several repeats are all recorded and their median is the result; waiting for dat
 deterministic algorithms are not demanded. An epoch's time is projected from steps and is called so.
 """
 
+import contextlib
 import itertools
 import statistics
 import time
@@ -60,24 +61,12 @@ def time_training(
         if progress:
             progress(next(numbers), total, "timing")
 
-    repeats, peaks = [], []
     process, gpu = meters.ProcessMeter(), meters.GpuMeter(_gpu(compute))
     with compute.active(deterministic=False):
         optimiser = Optimiser(model.to(compute.device).train(), training, spec, compute)
         feed = _endless(source, labels, rows, size, seed)
-        for _ in range(timing.repeats):
-            for batch in itertools.islice(feed, timing.warm_up_steps):
-                optimiser.step(batch)
-                step_done()
-            compute.synchronise()
-            if compute.device == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            with gpu, process:
-                repeats.append(_repeat(optimiser, feed, timing.steps, compute, step_done))
-            if compute.device == "cuda":
-                peaks.append((torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()))
+        repeats, peaks = _measure(optimiser, feed, timing, compute, (gpu, process), step_done)
         feed.close()
-    seconds = statistics.median(each["seconds_per_step"] for each in repeats)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     return {
         "batch_size": size,
@@ -85,12 +74,7 @@ def time_training(
         "warm_up_steps": timing.warm_up_steps,
         "steps": timing.steps,
         "repeats": repeats,
-        "seconds_per_step": seconds,
-        "data_wait_seconds_per_step": statistics.median(each["data_wait_seconds_per_step"] for each in repeats),
-        "compute_seconds_per_step": statistics.median(each["compute_seconds_per_step"] for each in repeats),
-        "videos_per_second": size / seconds,
-        "epoch_videos": len(rows),
-        "projected_seconds_per_epoch": seconds * -(-len(rows) // size),
+        **_speed(repeats, size, len(rows)),
         "weights_megabytes": weights / 1e6,
         "peak_memory_bytes": process.peak,
         "memory_before_bytes": process.before,
@@ -102,6 +86,41 @@ def time_training(
         },
         "compute": compute.as_dict(),
         "machine": hardware.describe(),
+    }
+
+
+def _measure(
+    optimiser: Optimiser, feed: Iterator[Batch], timing: TimingConfig, compute: Compute,
+    meters_of_steps: tuple[Any, ...], step_done: Callable[[], None],
+) -> tuple[list[dict[str, float]], list[tuple[int, int]]]:  # fmt: skip
+    """The repeats, and torch's (allocated, reserved) peak bytes of each on a GPU. Meters run in measured steps only."""
+    repeats, peaks = [], []
+    for _ in range(timing.repeats):
+        for batch in itertools.islice(feed, timing.warm_up_steps):
+            optimiser.step(batch)
+            step_done()
+        compute.synchronise()
+        if compute.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        with contextlib.ExitStack() as stack:
+            for meter in meters_of_steps:
+                stack.enter_context(meter)
+            repeats.append(_repeat(optimiser, feed, timing.steps, compute, step_done))
+        if compute.device == "cuda":
+            peaks.append((torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()))
+    return repeats, peaks
+
+
+def _speed(repeats: list[dict[str, float]], size: int, videos: int) -> dict[str, float]:
+    """Medians over the repeats, and what they project for an epoch of so many videos."""
+    names = ("seconds_per_step", "data_wait_seconds_per_step", "compute_seconds_per_step")
+    medians = {name: statistics.median(each[name] for each in repeats) for name in names}
+    seconds = medians["seconds_per_step"]
+    return {
+        **medians,
+        "videos_per_second": size / seconds,
+        "epoch_videos": videos,
+        "projected_seconds_per_epoch": seconds * -(-videos // size),
     }
 
 

@@ -103,7 +103,7 @@ def _made(columns: tuple[str, ...], seeds: tuple[int, ...], data: str, gain: flo
 def paper_cells() -> dict[tuple[str, str, str], float]:
     """(metric, level, column) -> the paper's value, a fraction."""
     slugs = {column.title: slug for slug, column in COLUMNS.items()}
-    with open(ROOT / "replicate" / "report" / "reference" / "table1.csv", encoding="utf-8") as file:
+    with open(ROOT / "replicate" / "reference" / "table1.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return {
         (row["metric"], row["level"].lower(), slugs[title]): float(row[title].split()[0]) / 100

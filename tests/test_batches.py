@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from records import TWO, flip, video, write
 
 from replicate.data import batches as module
-from replicate.data.batches import ArraySource, RecordSource, batches, epoch_order, order_of_rank
+from replicate.data.batches import ArraySource, RecordSource, batches, epoch_order
 from replicate.data.example import parse
 from replicate.data.index import Index, build_index
 from replicate.data.labels import LabelStore
 from replicate.data.spec import SPECS
 from replicate.data.tfrecord import RecordError, iterate_records
-from replicate.errors import ConfigurationError
 
 SHARDS = ["s0.tfrecord", "s1.tfrecord", "s2.tfrecord"]
 VIDEOS = 12
@@ -128,21 +127,6 @@ def test_places_are_uniform():
     for epoch in range(3000):
         counts[np.arange(12), epoch_order(np.arange(12), 5, epoch)] += 1
     assert ((counts - 250) ** 2 / 250).sum() < 210
-
-
-@given(st.integers(1, 100), st.integers(1, 4), st.integers(1, 6))
-def test_ranks_together_read_the_batches_of_one_process(count, ranks, share):
-    order = np.random.default_rng(count).permutation(count)
-    size = ranks * share
-    parts = [order_of_rank(order, size, rank, ranks) for rank in range(ranks)]
-    for number in range(-(-count // size)):
-        together = [part[number * share : (number + 1) * share] for part in parts]
-        assert np.concatenate(together).tolist() == order[number * size : (number + 1) * size].tolist()
-
-
-def test_a_batch_that_ranks_cannot_share_is_refused():
-    with pytest.raises(ConfigurationError, match="batch_size = 10 cannot be shared evenly by 4 processes; set"):
-        order_of_rank(np.arange(20), 10, 0, 4)
 
 
 def test_a_source_of_vectors_has_one_frame_each():

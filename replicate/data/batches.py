@@ -13,7 +13,6 @@ from replicate.data.index import Index
 from replicate.data.labels import LabelStore
 from replicate.data.spec import DatasetSpec
 from replicate.data.tfrecord import RecordError, Shard
-from replicate.errors import ConfigurationError
 
 OPEN_SHARDS = 256  # at once; a process may commonly hold 1,024 files, and YouTube-8M has 3,844 shards
 CHANGED = "restore the file, or issue the command again with the same --data-dir to index it afresh"
@@ -131,25 +130,6 @@ def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """
     raw = np.random.Philox(np.random.SeedSequence([seed, epoch])).random_raw(len(rows))
     return np.asarray(rows)[np.argsort(raw, kind="stable")]
-
-
-def order_of_rank(order: np.ndarray, batch_size: int, rank: int, ranks: int) -> np.ndarray:
-    """What one of several processes reads of an epoch: batch n of all ranks together is batch n of a single process.
-
-    Args:
-        order: of the whole epoch.
-        batch_size: of all ranks together; each rank's batches have batch_size / ranks videos.
-        rank, ranks: which process, from 0, of how many.
-
-    Raises:
-        ConfigurationError: the batch size is no multiple of the number of processes.
-    """
-    if batch_size % ranks:
-        message = f"training.batch_size = {batch_size} cannot be shared evenly by {ranks} processes"
-        raise ConfigurationError(f"{message}; set it to a multiple of {ranks}")
-    share = batch_size // ranks
-    place = np.arange(len(order)) % batch_size
-    return order[(rank * share <= place) & (place < (rank + 1) * share)]
 
 
 def batches(source: Source, labels: LabelStore, order: np.ndarray, batch_size: int, ahead: int = 2) -> Iterator[Batch]:

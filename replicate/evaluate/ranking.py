@@ -79,6 +79,27 @@ def rank_videos(scores: np.ndarray, labels: np.ndarray, nodes: np.ndarray, top_k
 
 
 @compiled
+def select_highest(scores, nodes, places, best_score, best_node):
+    """Put the `places` highest of a video's scores (nodes,) and their nodes into the first entries of `best_score` and
+    `best_node`, highest first; equal scores keep the order of `nodes`. Returns how many there are."""
+    filled = 0
+    for node in nodes:
+        score = scores[node]
+        if filled < places:
+            place = filled
+            filled += 1
+        elif score > best_score[places - 1]:
+            place = places - 1
+        else:
+            continue
+        while place > 0 and score > best_score[place - 1]:
+            best_score[place], best_node[place] = best_score[place - 1], best_node[place - 1]
+            place -= 1
+        best_score[place], best_node[place] = score, node
+    return filled
+
+
+@compiled
 def _rank_videos(scores, labels, nodes, top_k, tops):
     best_score = np.empty(len(nodes), scores.dtype)
     best_node = np.empty(len(nodes), np.int32)
@@ -88,20 +109,7 @@ def _rank_videos(scores, labels, nodes, top_k, tops):
         for node in nodes:
             wanted += labels[video, node]
         places = max(1, wanted) if keep_all else max(top_k, wanted)
-        filled = 0
-        for node in nodes:
-            score = scores[video, node]
-            if filled < places:
-                place = filled
-                filled += 1
-            elif score > best_score[places - 1]:
-                place = places - 1
-            else:
-                continue
-            while place > 0 and score > best_score[place - 1]:
-                best_score[place], best_node[place] = best_score[place - 1], best_node[place - 1]
-                place -= 1
-            best_score[place], best_node[place] = score, node
+        select_highest(scores[video], nodes, places, best_score, best_node)
         found = 0
         for place in range(wanted):
             found += labels[video, best_node[place]]

@@ -6,6 +6,7 @@ import numpy as np
 
 from replicate.evaluate.average_precision import compiled
 from replicate.evaluate.draws import SparseLabels
+from replicate.evaluate.ranking import select_highest
 from replicate.evaluate.rows import BLOCK, Rows
 from replicate.evaluate.threads import in_threads
 
@@ -68,20 +69,7 @@ def _rank_block(scores, label_offsets, label_values, group_offsets, node_lists, 
             wanted = 0
             for node in nodes:
                 wanted += positive[node]
-            places, filled = min(len(nodes), max(top_k, wanted)), 0
-            for node in nodes:  # equal scores keep the order of nodes
-                score = scores[row, node]
-                if filled < places:
-                    place = filled
-                    filled += 1
-                elif score > best_score[places - 1]:
-                    place = places - 1
-                else:
-                    continue
-                while place > 0 and score > best_score[place - 1]:
-                    best_score[place], best_node[place] = best_score[place - 1], best_node[place - 1]
-                    place -= 1
-                best_score[place], best_node[place] = score, node
+            filled = select_highest(scores[row], nodes, min(len(nodes), max(top_k, wanted)), best_score, best_node)
             for place in range(min(top_k, filled)):
                 out.score[group, video, place] = best_score[place]
                 out.hit[group, video, place] = positive[best_node[place]]
