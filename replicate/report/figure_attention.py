@@ -35,7 +35,7 @@ def draw_attention(records: Records, column: str = "tc_rnn") -> Drawing:
 
 def _samples(records: Records, pair: tuple[Column, Column], table: pd.DataFrame, videos: list, seed: int) -> Drawing:
     number = "Figure 10" if pair[1].slug == "tc_rnn" else f"Figure 10 for {pair[0].title}"
-    title = titled(f"{number}. Attention over time without and with temporal coherence", records)
+    title = titled(f"{number}. Attention without and with temporal coherence", records)
     figure = canvas(title, FULL_WIDTH, 0.5 + 1.35 * len(videos))
     grid = figure.subplots(len(videos), 2, squeeze=False, sharex="row", sharey="row")
     for row, video in zip(grid, videos, strict=True):

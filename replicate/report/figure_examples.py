@@ -8,8 +8,8 @@ from replicate.report.records import Records
 from replicate.report.style import FULL_WIDTH, INK, MUTED, Drawing, NotDrawn, canvas, titled
 from replicate.schema import Example, Prediction
 
-COLUMNS = (("Video", 0.0), ("Ground truth", 0.15), ("Base-Ens", 0.44), ("TC-Ens", 0.73))  # left edges, of the width
-LETTERS = (15, 31, 31, 30)  # that fit into each column
+COLUMNS = (("Video", 0.0), ("Ground truth", 0.17), ("Base-Ens", 0.44), ("TC-Ens", 0.73))  # left edges, of the width
+LETTERS = (18, 29, 31, 30)  # that fit into each column
 LINE = 0.125  # inches
 RIGHT = "✓"
 

@@ -129,5 +129,6 @@ def _caption(records: Records, table: pd.DataFrame) -> str:
     return (
         f"Weight of each neighbouring frame, averaged over the {maps} feature maps (and "
         f"over the heads of the transformer), then divided by the sum of its absolute values (the paper names no "
-        f"rule: erratum 41); {spread}. Initialisation: {start}. {evidence}"
+        f"rule: erratum 41); {spread}. Initialisation: {start}. {evidence} A kernel and its negative can do the same "
+        f"work, because the layer behind may change the sign; the claims turn each head's kernel upright first."
     )
