@@ -109,6 +109,7 @@ def main(
     kills: int, seed: int, verb: str, profile: str, assignments: tuple[str, ...], data_dir: str | None,
     folder: Path | None,
 ) -> None:  # fmt: skip
+    """Kill, resume, compare; exit code 1 if a file differs."""
     words = [verb, "--profile", profile]
     for assignment in assignments:
         words += ["--set", assignment]

@@ -141,6 +141,7 @@ class Group:
 @click.option("--columns", default=",".join(MODELS), metavar="A,B,...", help="Which columns.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a field of the profile.")
 def main(preset: str, device: str, steps: int, columns: str, assignments: tuple[str, ...]) -> None:
+    """Print milliseconds per step of every column, and ratios."""
     profile = load_profile(preset, (*assignments, f"run.device={device}"))
     spec = SPECS["yt8m" if profile.dataset.name == "synthetic" else profile.dataset.name]
     nodes, generator = node_count(profile), np.random.default_rng(0)

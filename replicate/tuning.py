@@ -14,6 +14,7 @@ from tabulate import tabulate
 from replicate.columns import COLUMNS
 from replicate.config import Profile
 from replicate.manifest import code_version
+from replicate.studies import assign
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,11 @@ class Trial:
     def assignments(self) -> tuple[str, ...]:
         """The trial as `--set` takes it."""
         return (
-            f"training.learning_rate={self.learning_rate!r}", f'training.normalisation="{self.normalisation}"',
-            f"training.epochs={self.epochs}", f"training.patience={self.epochs}",
-        )  # fmt: skip
+            assign("training.learning_rate", self.learning_rate),
+            assign("training.normalisation", self.normalisation),
+            assign("training.epochs", self.epochs),
+            assign("training.patience", self.epochs),
+        )
 
 
 def trials(profile: Profile) -> list[Trial]:

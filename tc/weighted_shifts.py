@@ -30,6 +30,7 @@ def weighted_shifts(values: Tensor, kernel: Tensor, bias: Tensor, mask: Tensor) 
 class _WeightedShifts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, kernel: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
+        """As `weighted_shifts`."""
         ctx.save_for_backward(values, kernel, mask)
         taps, middle = kernel.t().contiguous().unbind(), kernel.shape[1] // 2
         result = torch.empty_like(values)
@@ -44,6 +45,7 @@ class _WeightedShifts(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        """Gradients of values, kernel and bias; the shifts go the other way."""
         values, kernel, mask = ctx.saved_tensors
         of_values, of_kernel = ctx.needs_input_grad[:2]
         taps, middle = kernel.t().contiguous().unbind(), kernel.shape[1] // 2
