@@ -31,7 +31,7 @@ class Command:
     """One command line, issued in a folder of its own, so that its words are the same everywhere."""
 
     def __init__(self, words: list[str], folder: Path):
-        self.words = [sys.executable, "-m", "replicate.cli", *words, "--out", "runs"]
+        self.words = [sys.executable, "-m", "replicate.cli.main", *words, "--out", "runs"]
         self.folder, self.log = folder, folder / "progress.txt"
         folder.mkdir(parents=True, exist_ok=True)
 

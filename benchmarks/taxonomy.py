@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from replicate.taxonomy import Taxonomy, data_folder, load_yt8m, read_rows
-from replicate.taxonomy_statistics import read_label_sets
+from replicate.taxonomy.statistics import read_label_sets
+from replicate.taxonomy.tree import Taxonomy, data_folder, load_yt8m, read_rows
 
 VIDEOS, PART, REPEATS = 1_000_000, 100, 3
 

@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from replicate import hardware, manifest
+from replicate import manifest
 from replicate.columns import AGGREGATOR, COLUMNS
 from replicate.data.labels import LabelStore
 from replicate.engine import Settings
+from replicate.hardware import accounting
 from replicate.record import digest, file_digest, read_json, write_json, write_text
 from replicate.schema import RunRecord
-from replicate.schema_studies import study_records
 from replicate.stages import Graph, Job, flatten, in_order
 from replicate.steps import RECORD
+from replicate.studies.schema import study_records
 
 RENDERED = ".rendered"
 # Stages whose keys the run record holds: what is shown, and what tells whether two runs scored the same videos.
@@ -109,7 +110,7 @@ def _run_record(graph: Graph, columns: tuple[str, ...], settings: Settings) -> d
         "keys": {_name(job): job.key for job in in_order(graph.results(columns)) if job.stage.name in KEYED},
         "code": manifest.code_version(),
         "packages": manifest.package_versions(),
-        "machine": hardware.describe(),
+        "machine": accounting.describe(),
         "command": list(settings.command),
     }
     return RunRecord(**record).model_dump(mode="json")

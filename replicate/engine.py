@@ -118,7 +118,8 @@ def execute(job: Job, settings: Settings, notify: Callable[[Event], None]) -> No
     Raises:
         ReplicateError: the job's own sentence, with the job's name in front and the path of its log.
     """
-    from replicate import hardware, steps
+    from replicate import steps
+    from replicate.hardware import accounting
 
     folder = job.folder(settings.runs)
     if manifest.is_done(folder):
@@ -134,7 +135,7 @@ def execute(job: Job, settings: Settings, notify: Callable[[Event], None]) -> No
 
         step = steps.Step(job, job.profile, settings.runs, settings.data_dir, progress)
         notes = steps.STEPS[job.stage.name](step)
-        manifest.write_manifest(folder, job, list(settings.command), hardware.describe(), notes)
+        manifest.write_manifest(folder, job, list(settings.command), accounting.describe(), notes)
     except ReplicateError as error:
         raise _with_label(error, job.label) from None
     except MemoryError:

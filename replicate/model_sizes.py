@@ -122,7 +122,7 @@ def parameter_counts(profile: Profile) -> dict[str, int]:
 
 def node_count(profile: Profile) -> int:
     """Nodes of the profile's taxonomy, known without data."""
-    from replicate.taxonomy import frequent_labels, load_yt8m
+    from replicate.taxonomy.tree import frequent_labels, load_yt8m
 
     if profile.dataset.name == "audioset":
         return AUDIOSET_NODES

@@ -74,15 +74,15 @@ def shard_patterns(profile: Profile) -> list[str]:
 
 def open_taxonomy(folder: Path) -> Any:
     """The taxonomy that a taxonomy stage wrote."""
-    from replicate.taxonomy import Taxonomy
+    from replicate.taxonomy.tree import Taxonomy
 
     return Taxonomy.from_dict(read_json(folder / "taxonomy.json"))
 
 
 def run_taxonomy(step: Step) -> None:
     """Write the tree and the node of every label; ours is derived anew and must equal the committed map."""
-    from replicate.taxonomy import frequent_labels, load_audioset, load_yt8m
-    from replicate.taxonomy_build import build
+    from replicate.taxonomy.build import build
+    from replicate.taxonomy.tree import frequent_labels, load_audioset, load_yt8m
 
     dataset = step.profile.dataset
     if dataset.name == "audioset":

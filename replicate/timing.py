@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from replicate import hardware, meters, nvml
 from replicate.compute import Compute
 from replicate.config import TimingConfig, TrainingConfig
 from replicate.data.batches import Batch, Source, batches, epoch_order
 from replicate.data.labels import LabelStore
 from replicate.data.spec import DatasetSpec
+from replicate.hardware import accounting, meters, nvml
 from replicate.optimise import Optimiser
 from replicate.train import Waiting
 
@@ -85,7 +85,7 @@ def time_training(
             **gpu.as_dict(),
         },
         "compute": compute.as_dict(),
-        "machine": hardware.describe(),
+        "machine": accounting.describe(),
     }
 
 

@@ -13,8 +13,12 @@ import torch
 from click.testing import CliRunner
 from record_fixtures import write_fixture
 
-from replicate import check, golden, golden_answers, golden_results, predict, preprocess
-from replicate.cli import group
+from replicate import predict, preprocess
+from replicate.check import answers as golden_answers
+from replicate.check import cells as check
+from replicate.check import digests as golden
+from replicate.check import results as golden_results
+from replicate.cli.main import group
 from replicate.columns import COLUMNS
 from replicate.data import batches
 from replicate.errors import ConfigurationError, MissingResult

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from records import flip, video, write
 
-from replicate import cli
+from replicate.cli import main as cli
 from replicate.data.index import Index
 from replicate.data.spec import SPECS
 from replicate.data.tfrecord import iterate_records

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from replicate.command import resolve
+from replicate.cli.command import resolve
 from replicate.errors import ConfigurationError
 
 HEAVY = ("torch", "tensorflow", "pandas", "numba", "scipy", "matplotlib", "distributed", "sklearn", "statsmodels")
 LOADED = f"""
 import sys
-from replicate import cli
+from replicate.cli import main as cli
 sys.argv = ["replicate", *sys.argv[1:]]
 try:
     cli.main()

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from record_fixtures import write_fixture
 from scipy import stats
 
-from replicate import cli
+from replicate.cli import main as cli
 from replicate.diff import BY_VIDEO, PAIRED, SAME, UNPAIRED, change, describe, same_videos
 from replicate.errors import MissingResult
 from replicate.evaluate.influence import CELLS

@@ -7,10 +7,11 @@ import signal
 import pytest
 from click.testing import CliRunner
 
-from replicate import doctor, plan
-from replicate.cli_doctor import as_text
-from replicate.cli_doctor import doctor as verb
+from replicate import plan
+from replicate.cli.doctor import as_text
+from replicate.cli.doctor import doctor as verb
 from replicate.config import load_profile
+from replicate.hardware import doctor
 
 PAPER = load_profile("paper")
 SMOKE = load_profile("smoke")
@@ -231,8 +232,8 @@ def test_this_machine_is_described(monkeypatch):
     machine = doctor.surroundings()
     assert machine["distribution"] and machine["usable_cores"] == len(os.sched_getaffinity(0))
     described = {**machine, "processor": "Intel(R) Core(TM) i9-9820X CPU @ 3.30GHz"}
-    monkeypatch.setattr(doctor.hardware, "describe", lambda: described)
+    monkeypatch.setattr(doctor.accounting, "describe", lambda: described)
     assert doctor.surroundings()["clock_mhz"] == 3300
-    monkeypatch.setattr(doctor.hardware, "describe", lambda: {**described, "processor": "unstated"})
+    monkeypatch.setattr(doctor.accounting, "describe", lambda: {**described, "processor": "unstated"})
     monkeypatch.setattr(doctor.psutil, "cpu_freq", lambda: None)
     assert doctor.surroundings()["clock_mhz"] is None

@@ -8,8 +8,8 @@ import os
 import pytest
 from click.testing import CliRunner
 
-from replicate import cli_download
-from replicate.cli_data import data as data_verbs
+from replicate.cli import download as cli_download
+from replicate.cli.data import data as data_verbs
 from replicate.config import load_profile, profile_names
 from replicate.data import download, parallel_transfer
 from replicate.data.download import OFFICIAL, download_yt8m, read_plan, sample

@@ -103,7 +103,7 @@ def test_what_does_not_depend_on_a_failure_goes_on(monkeypatch, graph, settings,
 
 def test_the_same_with_worker_processes(tmp_path):
     words = ["train", "--model", "rnn", "--profile", "tiny", "--set", "run.engine=dask", "--set", "split.train=9999"]
-    command = [sys.executable, "-m", "replicate.cli", *words, "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "replicate.cli.main", *words, "--out", str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 2
     *_, sentence = ended.stderr.splitlines()
@@ -158,7 +158,7 @@ DASK = """
 import sys
 from pathlib import Path
 from replicate import engine
-from replicate.cli import main
+from replicate.cli.main import main
 sys.argv = ["replicate", "split", "--profile", "tiny", "--set", "run.engine=dask", "--set", sys.argv[2],
             "--set", "run.workers=1", "--out", sys.argv[1]]
 main()

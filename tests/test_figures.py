@@ -24,7 +24,7 @@ from replicate.report.figures import PLANS, make_figures
 from replicate.report.records import Records
 from replicate.report.style import RC, NotDrawn, save
 from replicate.schema import AttentionSample, write_record
-from replicate.schema_studies import GridCell, GridRecord
+from replicate.studies.schema import GridCell, GridRecord
 
 NAMES = {
     "figure7", "figure8", "figure9", "figure10", "figure10_pool", "gains", "against_paper", "class_gains",

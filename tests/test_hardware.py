@@ -9,8 +9,8 @@ import psutil
 import pynvml
 import pytest
 
-from replicate import hardware, meters, nvml
-from replicate.meters import NO_GPU_USED, GpuMeter, ProcessMeter
+from replicate.hardware import accounting, meters, nvml
+from replicate.hardware.meters import NO_GPU_USED, GpuMeter, ProcessMeter
 from tests.fake_nvml import FakeGpu, FakeNvml
 
 MB = 1_000_000
@@ -85,14 +85,14 @@ def test_the_name_of_this_process_gpu(monkeypatch):
 def test_describe_names_this_jobs_gpus(two, monkeypatch):
     two.gpus[1].name = b"Tesla Fake"  # older bindings give bytes
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    found = hardware.describe()
+    found = accounting.describe()
     assert found["gpus"] == [{"name": "Tesla Fake", "memory_bytes": 8_000_000_000}]
     assert (found["gpus_of_machine"], found["gpu_driver"], found["gpus_missing"]) == (2, "580.00", None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    hidden = hardware.describe()
+    hidden = accounting.describe()
     assert hidden["gpus"] is None and "leaves none" in hidden["gpus_missing"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert hardware.describe() == hardware.describe()
+    assert accounting.describe() == accounting.describe()
     assert two.open == 0
 
 
@@ -107,7 +107,7 @@ def test_describe_names_this_jobs_gpus(two, monkeypatch):
 )
 def test_without_nvml_everything_is_null_with_the_reason(fault, says, monkeypatch):
     FakeNvml([FakeGpu()], fault=fault).install(monkeypatch)
-    machine = hardware.describe()
+    machine = accounting.describe()
     assert (machine["gpus"], machine["gpu_driver"], machine["gpus_missing"]) == (None, None, says)
     meter = GpuMeter("GPU-aaaa-0")
     with meter:
@@ -119,13 +119,13 @@ def test_without_nvml_everything_is_null_with_the_reason(fault, says, monkeypatc
 
 def test_a_machine_without_gpus_and_a_gpu_that_is_lost_are_reasons(monkeypatch):
     FakeNvml([]).install(monkeypatch)
-    assert hardware.describe()["gpus_missing"] == "NVML lists no GPU"
+    assert accounting.describe()["gpus_missing"] == "NVML lists no GPU"
     lost = FakeGpu(faults={"HandleByIndex": pynvml.NVML_ERROR_GPU_IS_LOST})
     FakeNvml([FakeGpu("GPU-b"), lost]).install(monkeypatch)
-    assert hardware.describe()["gpus_missing"] == "GPU 1: NVML: GPU is lost"
+    assert accounting.describe()["gpus_missing"] == "GPU 1: NVML: GPU is lost"
     unnamed = FakeGpu(faults=dict.fromkeys(("Name", "MemoryInfo"), pynvml.NVML_ERROR_NOT_SUPPORTED))
     FakeNvml([unnamed]).install(monkeypatch)
-    assert hardware.describe()["gpus"] == [{"name": None, "memory_bytes": None}]
+    assert accounting.describe()["gpus"] == [{"name": None, "memory_bytes": None}]
 
 
 def measured(gpu: FakeGpu | list[FakeGpu], monkeypatch, blocks: int = 1, seconds: float = 0.0, **fake) -> dict:

@@ -23,7 +23,7 @@ from replicate.report.html import make_report
 from replicate.report.page_text import plain, rich
 from replicate.report.records import Records
 from replicate.schema import HEADLINE, write_record
-from replicate.schema_studies import AblateRecord, AblateRow, Arm, OverallDifference
+from replicate.studies.schema import AblateRecord, AblateRow, Arm, OverallDifference
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 HOSTILE = (

@@ -116,7 +116,7 @@ def test_listing_needs_no_data_and_no_time_for_other_profiles():
 
 
 def test_models_verb():
-    from replicate.cli import group
+    from replicate.cli.main import group
 
     result = CliRunner().invoke(group, ["models", "--profile", "yt8m-video", "--json"])
     assert result.exit_code == 0 and json.loads(result.output)[0]["column"] == "dnn"

@@ -7,19 +7,19 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from replicate import ablations, grid, multiverse
-from replicate.cli import group
+from replicate.cli.command import resolve
+from replicate.cli.main import group
 from replicate.collect import collect
 from replicate.columns import AGGREGATOR
-from replicate.command import resolve
 from replicate.config import load_profile, with_changes
 from replicate.errors import ConfigurationError
 from replicate.record import read_json
 from replicate.report.studies import make_study
 from replicate.schema import HEADLINE, read_record
-from replicate.schema_studies import AblateRecord, Arm, GridRecord, MultiverseRecord, OverallDifference, study_records
 from replicate.stages import in_order
-from replicate.studies import arm_jobs, of_form
+from replicate.studies import ablations, grid, multiverse
+from replicate.studies.schema import AblateRecord, Arm, GridRecord, MultiverseRecord, OverallDifference, study_records
+from replicate.studies.variants import arm_jobs, of_form
 
 COHERENT = ("tc_rnn", "tc_netv", "tc_tm")
 

@@ -16,7 +16,7 @@ from replicate.data.spec import SPECS
 from replicate.data.synthetic import DEAD_AUDIO, Generator, quantise, synthesize
 from replicate.data.synthetic_statistics import describe, label_facts
 from replicate.errors import ConfigurationError
-from replicate.taxonomy import frequent_labels, load_audioset, load_yt8m, read_rows
+from replicate.taxonomy.tree import frequent_labels, load_audioset, load_yt8m, read_rows
 
 SPEC = SPECS["yt8m"]
 SEED = 7
@@ -119,7 +119,7 @@ OTHER_PROCESS = """
 import sys
 from pathlib import Path
 from replicate.data.synthetic import synthesize
-from replicate.taxonomy import frequent_labels, load_yt8m
+from replicate.taxonomy.tree import frequent_labels, load_yt8m
 labels = frequent_labels(80)
 synthesize(Path(sys.argv[1]), 7, 60, 3, load_yt8m().restrict(labels), labels, 16)
 """

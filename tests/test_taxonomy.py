@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from replicate.errors import DataError
-from replicate.taxonomy import Taxonomy, frequent_labels, load_audioset, load_yt8m, read_rows, tree
-from replicate.taxonomy_statistics import read_label_sets
+from replicate.taxonomy.statistics import read_label_sets
+from replicate.taxonomy.tree import Taxonomy, frequent_labels, load_audioset, load_yt8m, read_rows, tree
 
 PAPER_TOPS = {
     *("MovieOrTV", "Science", "Home&Garden", "Music", "Art", "Game", "Fitness", "Beauty", "Toy", "Fashion", "Books"),

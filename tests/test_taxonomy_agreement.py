@@ -7,7 +7,7 @@ import pytest
 from statsmodels.stats.inter_rater import fleiss_kappa as statsmodels_kappa
 
 from replicate.errors import DataError
-from replicate.taxonomy_agreement import (
+from replicate.taxonomy.agreement import (
     CAVEAT,
     agreement_report,
     agreement_text,

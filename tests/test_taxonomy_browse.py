@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 
 from replicate.errors import ConfigurationError, DataError
-from replicate.taxonomy import data_folder, read_rows
-from replicate.taxonomy_browse import find, show, stats, validate
+from replicate.taxonomy.browse import find, show, stats, validate
+from replicate.taxonomy.tree import data_folder, read_rows
 
 
 def test_show_lists_tops_children_and_labels():

@@ -13,14 +13,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from replicate import taxonomy_build
 from replicate.config import load_profile
 from replicate.errors import DataError
 from replicate.steps import run_taxonomy
-from replicate.taxonomy import LABELS, data_folder, load_yt8m, read_rows
-from replicate.taxonomy_build import build, decide, label_map, read_adjudication, read_names, read_votes, settle
-from replicate.taxonomy_cooccurrence import company_text, compute_contradictions, count_together
-from replicate.taxonomy_statistics import compute_statistics, read_label_sets
+from replicate.taxonomy import build as taxonomy_build
+from replicate.taxonomy.build import build, decide, label_map, read_adjudication, read_names, read_votes, settle
+from replicate.taxonomy.cooccurrence import company_text, compute_contradictions, count_together
+from replicate.taxonomy.statistics import compute_statistics, read_label_sets
+from replicate.taxonomy.tree import LABELS, data_folder, load_yt8m, read_rows
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 import pytest
 from click.testing import CliRunner
 
-from replicate import cli
+from replicate.cli import main as cli
 from replicate.errors import DataError, ReplicateError
-from replicate.taxonomy_agreement import CAVEAT
-from replicate.taxonomy_browse import show, stats
+from replicate.taxonomy.agreement import CAVEAT
+from replicate.taxonomy.browse import show, stats
 
 
 def run(*words: str):

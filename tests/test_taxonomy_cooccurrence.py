@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from replicate.taxonomy import Taxonomy
-from replicate.taxonomy_cooccurrence import company_text, company_weights, count_together, find_contradictions
+from replicate.taxonomy.cooccurrence import company_text, company_weights, count_together, find_contradictions
+from replicate.taxonomy.tree import Taxonomy
 
 
 def videos_of(*groups: tuple[int, list[int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from replicate.errors import DataError
-from replicate.taxonomy import LABELS, data_folder, read_rows
-from replicate.taxonomy_examined import (
+from replicate.taxonomy.examined import (
     KEPT_COLUMNS,
     check_shares,
     contradicted_by_the_votes_map,
     count_examined,
     grounds_of_files,
 )
-from replicate.taxonomy_review import score_review
-from replicate.taxonomy_statistics import read_label_sets
+from replicate.taxonomy.review import score_review
+from replicate.taxonomy.statistics import read_label_sets
+from replicate.taxonomy.tree import LABELS, data_folder, read_rows
 
 
 def committed(name: str) -> list[dict[str, str]]:

@@ -10,8 +10,7 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from replicate.errors import DataError
-from replicate.taxonomy import data_folder, load_yt8m, read_rows
-from replicate.taxonomy_review import (
+from replicate.taxonomy.review import (
     SAMPLE,
     SHEET_COLUMNS,
     draw_sample,
@@ -21,6 +20,7 @@ from replicate.taxonomy_review import (
     verdict,
     wilson,
 )
+from replicate.taxonomy.tree import data_folder, load_yt8m, read_rows
 
 
 def test_sample_is_proportional_in_every_stratum_and_a_function_of_its_seed():

@@ -7,8 +7,9 @@ import pytest
 from torch import nn
 
 from baselines.rnn import RecurrentClassifier
-from replicate import meters, timing
+from replicate import timing
 from replicate.config import TimingConfig
+from replicate.hardware import meters
 from replicate.schema import TimeRecord
 from tests.toy_corpus import NODES, SPEC, TRAINING, WIDTH, corpus
 

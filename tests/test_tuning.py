@@ -2,10 +2,10 @@
 
 from click.testing import CliRunner
 
-from replicate.cli import group
+from replicate.cli.main import group
 from replicate.config import load_profile
 from replicate.record import read_json
-from replicate.tuning import Trial, trials, tuning_record, tuning_text
+from replicate.studies.tuning import Trial, trials, tuning_record, tuning_text
 
 
 def test_the_trials_are_all_combinations():

@@ -14,7 +14,7 @@ from replicate.data.label_sets import as_csv, count_combinations, read_label_set
 from replicate.data.spec import SPECS, DatasetSpec
 from replicate.data.tfrecord import iterate_records
 from replicate.record import read_json, write_json, write_text
-from replicate.taxonomy import Taxonomy, load_yt8m
+from replicate.taxonomy.tree import Taxonomy, load_yt8m
 
 LAGS = (1, 2, 3, 5, 10, 20, 40)  # frames
 PERCENTILES = (5, 25, 50, 75, 95)

@@ -186,7 +186,7 @@ def download_audioset(
 
 
 def _download_audioset(folder: Path, mirror: str, listener: Listener, client: Client, sources: Sources) -> Result:
-    from replicate.taxonomy import load_audioset
+    from replicate.taxonomy.tree import load_audioset
 
     archive = Remote(sources.archive.format(mirror=mirror), folder / "features.tar.gz", encoding="gzip")
     ontology = Remote(sources.ontology, folder / "ontology.json")

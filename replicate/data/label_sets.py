@@ -15,7 +15,7 @@ import pandas as pd
 
 from replicate.data.spec import SPECS
 from replicate.errors import ConfigurationError
-from replicate.taxonomy import read_rows
+from replicate.taxonomy.tree import read_rows
 
 FREQUENT, LEAST = 300, 5
 Combination = tuple[int, ...]

@@ -20,7 +20,7 @@ from replicate.data.label_sets import combinations_of
 from replicate.data.spec import SPECS
 from replicate.errors import ConfigurationError
 from replicate.record import atomic_file, read_json, write_json
-from replicate.taxonomy import Taxonomy
+from replicate.taxonomy.tree import Taxonomy
 
 SPEC = SPECS["yt8m"]
 

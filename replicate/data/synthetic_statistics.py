@@ -10,7 +10,7 @@ from replicate.data.label_sets import FREQUENT, combinations_of
 from replicate.data.spec import DatasetSpec
 from replicate.data.synthetic import MEAN_LENGTH
 from replicate.errors import ConfigurationError
-from replicate.taxonomy import Taxonomy
+from replicate.taxonomy.tree import Taxonomy
 
 SAMPLE = 600  # videos, evenly spaced, whose frames are looked at
 Row = tuple[str, str, str, str]

@@ -22,7 +22,7 @@ from replicate.report.style import (
     zero_line,
 )
 from replicate.schema import HEADLINE
-from replicate.schema_studies import AblateRecord, Arm, GridRecord, MultiverseRecord, Study
+from replicate.studies.schema import AblateRecord, Arm, GridRecord, MultiverseRecord, Study
 
 SHADES = "cividis"  # even in lightness, alike for all common kinds of colour blindness
 SHOWN = ("GAP", "MAP")  # metrics of the forest; its table has all

@@ -6,7 +6,7 @@ from typing import Any
 from replicate.columns import COLUMNS
 from replicate.report.page_text import minus
 from replicate.report.studies import ablate_row, changed_fields, open_study, study_records
-from replicate.schema_studies import AblateRecord, AblateRow
+from replicate.studies.schema import AblateRecord, AblateRow
 
 
 def ablation_views(folder: Path) -> list[dict[str, Any]]:

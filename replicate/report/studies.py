@@ -14,7 +14,7 @@ from replicate.report.render import BLANK, csv_text, interval, markdown, markdow
 from replicate.report.style import RC, Drawing, save
 from replicate.report.table_notes import SYNTHETIC
 from replicate.schema import HEADLINE, read_record
-from replicate.schema_studies import (
+from replicate.studies.schema import (
     STUDIES,
     AblateRecord,
     AblateRow,

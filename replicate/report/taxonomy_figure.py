@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from replicate.report.records import Records
 from replicate.report.style import FULL_WIDTH, INK, LEVEL_COLOUR, MUTED, PAPER, RC, RULE, Drawing, canvas, save
-from replicate.taxonomy_browse import Catalogue, read_catalogue
+from replicate.taxonomy.browse import Catalogue, read_catalogue
 
 TOP = "Game"
 DEPTH = 3  # levels shown

@@ -14,9 +14,9 @@ from markupsafe import Markup
 
 from replicate.record import read_json, write_text
 from replicate.report import render
-from replicate.taxonomy import data_folder
-from replicate.taxonomy_browse import Catalogue, read_catalogue
-from replicate.taxonomy_examined import count_examined
+from replicate.taxonomy.browse import Catalogue, read_catalogue
+from replicate.taxonomy.examined import count_examined
+from replicate.taxonomy.tree import data_folder
 
 
 def fragment(folder: Path | None = None) -> Markup:

@@ -1,0 +1,1 @@
+"""Results against references, in layers: digests, known answers, results, the paper."""

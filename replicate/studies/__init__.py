@@ -1,0 +1,1 @@
+"""Grids, ablations, the multiverse and tuning: variants of a profile, run as jobs of the same graph."""
