@@ -1,6 +1,6 @@
 """Whether results stand within their reference: cells with a state each, one exit code for all, three ways to print.
 
-Where the cells come from: `digests` (fixed records, splits, the fixed corpus), `answers` (known answers of tiny models),
+Where the cells come from: `digests` (records, splits, the fixed corpus), `answers` (known answers of tiny models),
 `results` (bands around a run's results), `paper` (what the paper claims).
 """
 
