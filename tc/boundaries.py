@@ -28,8 +28,7 @@ def unbroken(continuity: Tensor, reach: int) -> Tensor:
         (batch, time, reach): at [i, o - 1] the product over the steps from i to i + o; 0 beyond the last frame.
     """
     steps = nn.functional.pad(continuity, (0, reach))  # (batch, time - 1 + reach)
-    time = continuity.shape[1] + 1
-    return torch.stack([steps[:, offset : offset + time] for offset in range(reach)], dim=-1).cumprod(dim=-1)
+    return steps.unfold(1, reach, 1).cumprod(dim=-1)
 
 
 class DistanceDetector(nn.Module):

@@ -109,8 +109,17 @@ class TemporalConvolution(nn.Module):
 
         Returns:
             (batch, time, channels), zero outside the mask.
+
+        Raises:
+            ValueError: the channels are no multiple of `groups`, or the mask is of another shape.
         """
+        if values.shape[2] % self.groups:
+            raise ValueError(f"{values.shape[2]} channels are no multiple of {self.groups} groups")
         valid = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device) if mask is None else mask
+        if valid.shape != values.shape[:2]:
+            raise ValueError(
+                f"mask must be {tuple(values.shape[:2])}, (batch, time) of the values, not {tuple(mask.shape)}"
+            )
         if self.boundary == "zero":
             return self._smooth(values, valid)
         time, reach = values.shape[1], max(self.kernel_sizes) // 2

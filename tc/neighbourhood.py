@@ -1,5 +1,7 @@
 """The exact forms of temporal coherence: Eqs. 2-6 and 8 of the paper."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -96,7 +98,9 @@ class NeighbourhoodSum(nn.Module):
         """(batch, time - offset, groups, 1): what frames i and i + offset count to each other."""
         z = self.boundary if boundary is None else boundary[:, :-offset, offset - 1, None]
         both = (mask[:, offset:] & mask[:, :-offset]).unsqueeze(-1)
-        return (torch.exp(self.sign * distances(parts, offset)) * (z * both)).unsqueeze(-1)
+        exponent = self.sign * distances(parts, offset)
+        largest = math.log(torch.finfo(exponent.dtype).max) - 0.5  # so that z = 0 and the mask never meet infinity
+        return (torch.exp(exponent.clamp(max=largest)) * (z * both)).unsqueeze(-1)
 
     def extra_repr(self) -> str:
         options = ("reach", "sign", "include_self", "normalise", "groups")

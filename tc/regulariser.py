@@ -19,10 +19,10 @@ class LabelPrior(nn.Module):
             strength: lambda.
 
         Raises:
-            ValueError: lambda is negative, which would reward incoherence.
+            ValueError: lambda is negative, which would reward incoherence, or NaN.
         """
         super().__init__()
-        if strength < 0:
+        if not strength >= 0:
             raise ValueError(f"strength must be 0 or more, not {strength}")
         self.strength = strength
 
@@ -44,7 +44,8 @@ class LabelPrior(nn.Module):
         if continuity is not None:
             segment = nn.functional.pad((continuity < 0.5).long().cumsum(dim=1), (1, 0))
             together = together * (segment[:, :, None] == segment[:, None, :])
-        mean = together @ probabilities / together.sum(dim=2, keepdim=True).clamp(min=1)
+        with torch.autocast(probabilities.device.type, enabled=False):  # a rounded mean would cost coherent frames
+            mean = together @ probabilities / together.sum(dim=2, keepdim=True).clamp(min=1)
         squares = (probabilities - mean).square().sum(dim=2) * mask
         return self.strength * squares.sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 

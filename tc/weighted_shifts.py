@@ -47,7 +47,7 @@ class _WeightedShifts(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         """Gradients of values, kernel and bias; the shifts go the other way."""
         values, kernel, mask = ctx.saved_tensors
-        of_values, of_kernel = ctx.needs_input_grad[:2]
+        of_values, of_kernel, of_bias = ctx.needs_input_grad[:3]
         taps, middle = kernel.t().contiguous().unbind(), kernel.shape[1] // 2
         exact = torch.promote_types(values.dtype, torch.float32)  # a sum over all frames needs more than 8 bits
         kernel_sums = torch.zeros_like(kernel.t(), dtype=exact).contiguous()
@@ -57,8 +57,10 @@ class _WeightedShifts(torch.autograd.Function):
         for part in _parts(values):
             source, above, below = values[part] * factor[part], gradient[part] * factor[part], result[part]
             torch.mul(above, taps[middle], out=below)
-            bias_sum += above.sum((0, 1), dtype=exact)
-            kernel_sums[middle] += (above * source).sum((0, 1), dtype=exact)
+            if of_bias:
+                bias_sum += above.sum((0, 1), dtype=exact)
+            if of_kernel:
+                kernel_sums[middle] += (above * source).sum((0, 1), dtype=exact)
             for offset, here, there in _shifts(middle, values.shape[1]):
                 if of_values:
                     below[:, there].addcmul_(above[:, here], taps[middle + offset])
@@ -66,14 +68,15 @@ class _WeightedShifts(torch.autograd.Function):
                     kernel_sums[middle + offset] += (above[:, here] * source[:, there]).sum((0, 1), dtype=exact)
             below.mul_(factor[part])
         sums = kernel_sums.t().to(kernel.dtype), bias_sum.to(kernel.dtype)
-        return result if of_values else None, *(each if of_kernel else None for each in sums), None
+        wanted = zip((of_values, of_kernel, of_bias), (result, *sums), strict=True)
+        return *(each if needed else None for needed, each in wanted), None
 
 
 def _parts(values: Tensor) -> Iterator[slice]:
     """Slices of the batch that fit the cache; a GPU, or a compiler that fuses the passes, takes the batch at once."""
     videos = len(values)
     whole = values.is_cuda or torch.compiler.is_compiling()
-    step = videos if whole else max(1, CACHE_VALUES // max(1, values[0].numel()))
+    step = videos if whole else max(1, CACHE_VALUES // max(1, values.shape[1] * values.shape[2]))
     for begin in range(0, videos, max(1, step)):
         yield slice(begin, begin + step)
 

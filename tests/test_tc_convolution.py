@@ -189,3 +189,30 @@ def test_parameters_are_those_of_the_size_study():
 def test_wrong_arguments_are_named(options, word):
     with pytest.raises(ValueError, match=word):
         tc.TemporalConvolution(**options)
+
+
+def test_an_empty_batch_stays_empty():
+    assert tc.TemporalConvolution()(torch.zeros(0, TIME, CHANNELS)).shape == (0, TIME, CHANNELS)
+
+
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+def test_weights_and_biases_are_frozen_one_by_one(videos, frozen):
+    values, mask = videos
+    made, free = layer(), layer()
+    getattr(made, frozen).requires_grad_(False)
+    for each in (made, free):
+        each(values, mask).square().sum().backward()
+    other = {"weight": "bias", "bias": "weight"}[frozen]
+    assert getattr(made, frozen).grad is None
+    assert torch.equal(getattr(made, other).grad, getattr(free, other).grad)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(1, 12), (3, 2)])
+def test_channels_that_groups_do_not_divide_are_refused(channels, groups):
+    with pytest.raises(ValueError, match="groups"):
+        tc.TemporalConvolution(groups=groups)(torch.zeros(2, TIME, channels))
+
+
+def test_a_mask_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="mask"):
+        tc.TemporalConvolution()(torch.zeros(2, TIME, CHANNELS), torch.ones(1, TIME, dtype=torch.bool))

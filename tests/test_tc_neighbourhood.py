@@ -250,3 +250,25 @@ def test_unbroken_is_a_product_over_steps():
 def test_wrong_arguments_are_named(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         tc.NeighbourhoodSum(**options)
+
+
+@pytest.mark.parametrize("boundary", [0.0, tc.DistanceDetector(1.0), None], ids=str)
+def test_frames_too_far_for_the_printed_sign_do_not_reach_across_a_boundary_or_the_mask(boundary):
+    """exp(+200) is infinite in float32, and 0 times infinity no number."""
+    s = torch.randn(1, 6, 2, generator=torch.Generator().manual_seed(0))
+    f, mask = torch.zeros(1, 6, 3), torch.tensor([[True] * 4 + [False] * 2])
+    f[:, 4:] = 200
+    f.requires_grad_()
+    cut = tc.NeighbourhoodSum(sign=1) if boundary is None else tc.NeighbourhoodSum(sign=1, boundary=boundary)
+    result = cut(s, f, mask if boundary is None else None)
+    within = 0.0 if boundary == 0.0 else 1.0
+    expected = tc.NeighbourhoodSum(boundary=within)(s[:, :4], torch.zeros(1, 4, 3))
+    torch.testing.assert_close(result[:, :4], expected)
+    result[:, :4].sum().backward()
+    assert f.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("boundary", [tc.DistanceDetector(1.0), tc.LearnedGate().double()], ids=str)
+def test_without_neighbours_a_boundary_is_of_no_account(videos, boundary):
+    s, f, mask = videos
+    assert torch.equal(tc.NeighbourhoodSum(reach=0, boundary=boundary)(s, f, mask), s)

@@ -102,6 +102,14 @@ def test_training_with_it_gives_more_coherent_predictions():
     assert variance_after_training(10.0) < 0.5 * variance_after_training(0.0)
 
 
-def test_a_negative_lambda_is_refused():
+@pytest.mark.parametrize("strength", [-1.0, float("nan")])
+def test_a_lambda_that_is_negative_or_no_number_is_refused(strength):
     with pytest.raises(ValueError, match="strength"):
-        tc.LabelPrior(-1.0)
+        tc.LabelPrior(strength)
+
+
+def test_under_autocast_coherent_predictions_still_cost_nothing():
+    logits = torch.randn(4, 1, 50, generator=torch.Generator().manual_seed(0)).expand(4, 300, 50)
+    with torch.autocast("cpu", torch.bfloat16):
+        penalty = tc.LabelPrior(1.0)(logits)
+    torch.testing.assert_close(penalty, torch.zeros(4), rtol=0, atol=1e-9)
