@@ -1,163 +1,271 @@
-"""How fast each column trains, beside a loop that prepares frames on the host, and what the coherence layer costs.
+"""How fast each column trains: beside the least time that the machine allows, beside a plain loop, beside the paper.
 
 python -m benchmarks.train --preset smoke
+python -m benchmarks.train --preset paper --device cuda --set run.precision=bfloat16 --record
+python -m benchmarks.train --show results/benchmarks
 
 A step is forward, backward, clipping and Adam on one batch of random quantised frames, with a profile's sizes and video
-lengths; reading is not part of it. Two ratios, both of steps that alternate in one run:
+lengths; reading is not part of it, but is measured beside it. Three comparisons, all from one run:
 
-- against the plain loop: the same model, fed with frames that numpy dequantised, padded with zeros and normalised in
-  float32 on the host; once padded to the profile's frame limit, once to the 300 frames of the paper's protocol (section
-  4.2). What is aimed at is 1.5 against the latter. Where a batch has a video of full length, as nearly every one has,
-  the former shows what normalising on the host costs and no more.
-- a coherent column's step over its baseline's on the same batch, the median of the ratios with its quartiles. What is
-  aimed at is at most 1.1.
+- the floor: the largest of arithmetic, bytes moved, waiting and copying, each over what this machine was measured to do
+  at best. `x floor` is the measured step over it; docs/benchmarks.md says what is counted.
+- the plain loop: the same model, fed with frames that numpy dequantised, padded with zeros and normalised in float32 on
+  the host; once padded to the profile's frame limit, once to the 300 frames of the paper's protocol (section 4.2). What
+  is aimed at is 1.5 against the latter. Where a batch has a video of full length, as nearly every one has, the former
+  shows what normalising on the host costs and no more.
+- a coherent column's step over its baseline's on the same batch, steps alternating, the median of the ratios with its
+  quartiles. What is aimed at is at most 1.1.
 
 On a CPU, seconds are of this process's processor time, so that what else runs on the machine disturbs little.
 """
 
+import dataclasses
 import os
-import statistics
 import sys
-import time
-from collections.abc import Callable
-from itertools import groupby
+from pathlib import Path
 
 import click
 import numpy as np
+import torch
 from tabulate import tabulate
 
-from replicate import models
+from benchmarks import ceilings as machine
+from benchmarks import roofline
+from benchmarks.training_steps import WARM_UP, Group, groups, random_batch, random_states
+from replicate import models, reference
+from replicate.benchmark_records import (
+    FOLDER,
+    BenchmarkRecord,
+    Ceilings,
+    ColumnSpeed,
+    file_name,
+    read_all,
+)
 from replicate.columns import AGGREGATOR, COLUMNS
 from replicate.compute import Compute
 from replicate.config import Profile, load_profile
 from replicate.data.batches import Batch
-from replicate.data.spec import SPECS, DatasetSpec
+from replicate.data.spec import SPECS
+from replicate.errors import ReplicateError
+from replicate.hardware import accounting
+from replicate.manifest import code_version, package_versions
 from replicate.model_sizes import node_count
-from replicate.optimise import Optimiser
+from replicate.schema import write_record
+from replicate.stages import flatten
+from replicate.steps import compute_of
 
-MODELS = [AGGREGATOR, *(slug for slug, column in COLUMNS.items() if column.trained and slug != "dnn")]
-PAPER_FRAMES = 300
-BATCHES, WARM_UP, PLAIN_EVERY = 6, 3, 8  # different batches; steps dropped; the plain loop takes every eighth step
+MODELS = [AGGREGATOR, *(slug for slug, column in COLUMNS.items() if column.trained)]
+PAPER_VIDEOS = 4_000_000  # an epoch of Table 2
+BATCHES = 6  # different ones, taken in turn
 # As worker processes run: memory that was freed is kept, or page faults would be a third of a step.
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(1 << 29), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
 
 
-def lengths_of(videos: int, limit: int, generator: np.random.Generator) -> np.ndarray:
-    """Frames of random videos: 120 + exponential(130), at most 300, as on YouTube-8M, scaled to the limit."""
-    full = np.minimum(120 + generator.exponential(130, videos), PAPER_FRAMES)
-    return np.maximum(1, np.round(full * limit / PAPER_FRAMES)).astype(np.int64)
+def run(profile: Profile, columns: list[str], steps: int) -> BenchmarkRecord:
+    """Time the columns one group after the other, each freed before the next."""
+    spec = SPECS["yt8m" if profile.dataset.name == "synthetic" else profile.dataset.name]
+    nodes, generator, load = node_count(profile), np.random.default_rng(0), os.getloadavg()
+    warm_up = min(WARM_UP, max(1, steps // 3))
+    frames = [random_batch(profile, spec, nodes, generator) for _ in range(min(BATCHES, steps + warm_up))]
+    states = [random_states(batch, profile.model.lstm_width, generator) for batch in frames]
+    compute = dataclasses.replace(compute_of(profile), deterministic=False)
+    speeds = []
+    with compute.active():
+        ceilings = machine.measure(compute, spec, frames[0].features, frames[0].lengths)
+        for members in groups(columns):
+            group = Group(members, profile, spec, compute, nodes)
+            batches = {column: states if column == "dnn" else frames for column in members}
+            # Counted first: Adam's moments then exist when memory is measured.
+            work = {
+                column: roofline.step_work(
+                    column, profile, group.widths[column], batches[column][0], group.optimisers[column], compute
+                )
+                for column in members
+            }
+            group.run(batches, steps, warm_up)
+            speeds += [speed(column, group, work[column], ceilings, profile) for column in members]
+            del group
+    return BenchmarkRecord(
+        profile=profile.name, title=profile.title, device=device_name(compute), compute=compute.as_dict(),
+        batch_size=profile.training.batch_size,
+        micro_batch_size=profile.training.micro_batch_size or profile.training.batch_size,
+        frames=tuple(batch.features.shape[1] for batch in frames), valid_share=valid_share(frames),
+        steps=steps, warm_up_steps=warm_up, ceilings=ceilings, columns=tuple(speeds), load_average=load,
+        configuration=dict(flatten(profile)), machine=accounting.describe(), packages=package_versions(),
+        code=code_version(),
+    )  # fmt: skip
 
 
-def random_batch(profile: Profile, spec: DatasetSpec, nodes: int, generator: np.random.Generator) -> Batch:
-    """One batch as the reader would give it; AudioSet's clips all have the same length."""
-    videos, limit = profile.training.batch_size, profile.dataset.frame_limit
-    whole = profile.dataset.name == "audioset"
-    lengths = np.full(videos, limit, np.int64) if whole else lengths_of(videos, limit, generator)
-    frames = generator.integers(0, 256, (videos, lengths.max(), spec.width), dtype=np.uint8)
-    frames[np.arange(lengths.max()) >= lengths[:, None]] = 0
-    return Batch(frames, lengths, generator.random((videos, nodes)) < 3 / nodes, np.arange(videos))
+def speed(column: str, group: Group, work: roofline.Work, ceilings: Ceilings, profile: Profile) -> ColumnSpeed:
+    """What was measured of a column, beside its floor and the paper."""
+    videos, seconds, compute = profile.training.batch_size, group.seconds_per_step(column), group.compute
+    floor = roofline.floor(work, ceilings, compute, 0 if column == "dnn" else videos)
+    slower = max(seconds, floor.reading / 1000)
+    minutes = PAPER_VIDEOS / videos * slower / 60
+    paper = paper_minutes(column, profile)
+    return ColumnSpeed(
+        column=column, title=title_of(column), milliseconds_per_step=1000 * seconds, videos_per_second=videos / seconds,
+        work=work, floor=floor, times_floor=1000 * seconds / floor.total,
+        limited_by=roofline.limit(floor, 1000 * seconds),
+        peak_rate_share=work.flop / seconds / roofline.rate(ceilings, compute),
+        times_plain=group.times_plain(column), times_baseline=group.times_baseline(column),
+        peak_memory_bytes=group.peaks[column], gpu=group.gpu[column], projected_epoch_minutes=minutes,
+        paper_minutes=paper, times_paper_rate=None if paper is None else paper / minutes,
+    )  # fmt: skip
 
 
-def on_host(batch: Batch, spec: DatasetSpec, frames: int) -> Batch:
-    """The batch as the plain loop feeds it: float32, padded to `frames`, of length 1; `prepare` changes nothing."""
-    longest = min(frames, batch.features.shape[1])
-    padded = np.zeros((len(batch.rows), frames, spec.width), np.float32)
-    padded[:, :longest] = batch.features[:, :longest] * np.float32(spec.scale) + np.float32(spec.bias)
-    padded[np.arange(frames) >= batch.lengths[:, None]] = 0
-    padded /= np.maximum(np.linalg.norm(padded, axis=2, keepdims=True), 1e-6)
-    return Batch(padded, np.minimum(batch.lengths, frames), batch.labels, batch.rows)
+def title_of(column: str) -> str:
+    """As in Table 2; the DNN both ways."""
+    named = {"dnn": "DNN, head on stored states", AGGREGATOR: "DNN with its LSTM"}
+    return named.get(column) or COLUMNS[column].title
 
 
-def seconds(work: Callable[[], object], compute: Compute) -> float:
-    """Of one call: processor time on a CPU (of one thread); elsewhere elapsed time, the device awaited at both ends."""
-    clock = time.process_time if compute.device == "cpu" and compute.threads == 1 else time.perf_counter
-    compute.synchronise()
-    begin = clock()
-    work()
-    compute.synchronise()
-    return clock() - begin
+def paper_minutes(column: str, profile: Profile) -> float | None:
+    """Table 2's minutes per epoch; the DNN's stand beside both of its forms. None where frames are not the paper's."""
+    if profile.dataset.name != "yt8m" or profile.dataset.label_limit or profile.dataset.frame_limit != 300:
+        return None
+    printed = reference.table2().get("dnn" if column == AGGREGATOR else column)
+    return printed[0] if printed else None
 
 
-class Group:
-    """Columns whose steps alternate: a baseline and its coherent form, or one alone."""
+def valid_share(batches: list[Batch]) -> float:
+    """Frames of videos among the padded ones."""
+    return sum(int(batch.lengths.sum()) for batch in batches) / sum(
+        batch.features.shape[0] * batch.features.shape[1] for batch in batches
+    )
 
-    def __init__(self, columns: list[str], profile: Profile, spec: DatasetSpec, compute: Compute, nodes: int):
-        widths, limit = tuple(feature.width for feature in spec.features), profile.dataset.frame_limit
-        self.columns, self.spec, self.compute = columns, spec, compute
-        self.paddings = sorted({limit, PAPER_FRAMES})
-        self.optimisers = {}
-        for column in columns:
-            model = models.build(column, profile.model, profile.coherence, widths, nodes, 0, limit)
-            self.optimisers[column] = Optimiser(model.to(compute.device).train(), profile.training, spec, compute)
-        self.ours: dict[str, list[float]] = {column: [] for column in columns}
-        self.plain: dict[tuple[str, int], list[float]] = {(c, p): [] for c in columns for p in self.paddings}
 
-    def run(self, batches: list[Batch], steps: int) -> None:
-        """Fill `ours` with seconds per step, and `plain` with those of the plain loop."""
-        for number in range(-WARM_UP, steps):
-            batch = batches[number % len(batches)]
-            for column in self.columns if number % 2 else self.columns[::-1]:
-                optimiser = self.optimisers[column]
-                taken = seconds(lambda of=optimiser, on=batch: of.step(on), self.compute)
-                if number >= 0:
-                    self.ours[column].append(taken)
-            if number % PLAIN_EVERY == 0 and number >= 0:
-                self._run_plain(batch)
+def device_name(compute: Compute) -> str:
+    """The GPU's or the processor's."""
+    return torch.cuda.get_device_name() if compute.device == "cuda" else accounting.describe()["processor"]
 
-    def _run_plain(self, batch: Batch) -> None:
-        for (column, padding), taken in self.plain.items():
-            optimiser = self.optimisers[column]
 
-            def step(of: Optimiser = optimiser, frames: int = padding) -> None:
-                of.step(on_host(batch, self.spec, frames))
+def tables(record: BenchmarkRecord) -> str:
+    """A record as Markdown: what was measured, then the floor and the paper."""
+    ceilings, batches = record.ceilings, ", ".join(str(each) for each in record.frames)
+    memory = {"cpu": "resident", "cuda": "torch's allocator"}[record.compute["device"]]
+    peaks = [
+        f"{1e-9 * ceilings.float32_flop_per_second:,.0f} GFLOP/s float32",
+        *_rate(ceilings.tensor_float32_flop_per_second, "tensor float32"),
+        *_rate(ceilings.bfloat16_flop_per_second, "bfloat16"),
+        f"{1e-9 * ceilings.memory_bytes_per_second:.1f} GB/s of memory",
+        f"{1e6 * ceilings.operation_seconds:.2f} us an operation",
+        *(f"{1e6 * each:.1f} us a frame of {cell}" for cell, each in ceilings.recurrent_step_seconds.items()),
+        f"{ceilings.read_videos_per_second:,.0f} videos/s read by one thread",
+    ]
+    paddings = list(dict.fromkeys(padding for each in record.columns for padding in each.times_plain))
+    measured = [
+        [
+            each.title, f"{each.milliseconds_per_step:,.1f}", f"{each.videos_per_second:,.1f}",
+            *(_ratio(each.times_plain.get(padding)) for padding in paddings),
+            "" if each.times_baseline is None else "{1:.3f} ({0:.3f} to {2:.3f})".format(*each.times_baseline),
+            f"{each.peak_memory_bytes / 1e9:.2f}", _percent(each.gpu["utilisation"]),
+        ]
+        for each in record.columns
+    ]  # fmt: skip
+    against = [
+        [
+            each.title, f"{each.work.flop / 1e9:,.1f}",
+            *(f"{getattr(each.floor, name):,.1f}" for name in ("compute", "memory", "latency", "copying", "total")),
+            f"{each.times_floor:.2f}", each.limited_by, _percent(each.peak_rate_share), f"{each.floor.reading:,.1f}",
+            f"{each.projected_epoch_minutes:,.1f}", "" if each.paper_minutes is None else f"{each.paper_minutes:g}",
+            _ratio(each.times_paper_rate),
+        ]
+        for each in record.columns
+    ]  # fmt: skip
+    return "\n".join(
+        [
+            f"## {record.title}: {record.device}, {record.compute['precision']}",
+            "",
+            f"Batch {record.batch_size} in parts of {record.micro_batch_size}; frames of the batches {batches}, "
+            f"{record.valid_share:.0%} of them of videos; {record.steps} steps after {record.warm_up_steps}; "
+            f"threads {record.compute['threads']}; load of the machine {record.load_average[0]:.2f}.",
+            f"At best: {', '.join(peaks)}.",
+            "",
+            _markdown(
+                measured,
+                ["column", "ms/step", "videos/s", *(f"x plain, to {each}" for each in paddings),
+                 "x baseline (quartiles)", f"GB, {memory}", "GPU in use"],
+            ),
+            "",
+            "Least milliseconds of a step, the measured step over them, and a projected epoch of 4 million videos:",
+            "",
+            _markdown(
+                against,
+                ["column", "GFLOP", "compute", "memory", "latency", "copying", "floor", "x floor", "limited by",
+                 "of peak", "reading", "epoch, min (projected)", "Table 2", "x the paper's rate"],
+            ),
+        ]
+    )  # fmt: skip
 
-            taken.append(seconds(step, self.compute))
 
-    def rows(self, videos: int) -> list[list[str]]:
-        """Lines of the table."""
-        made = []
-        for column in self.columns:
-            title = COLUMNS[column].title if column in COLUMNS else "DNN's LSTM"
-            middle = statistics.median(self.ours[column])
-            row = [title, f"{1000 * middle:.1f}", f"{videos / middle:,.0f}"]
-            for padding in self.paddings:
-                row.append(f"{statistics.median(self.plain[column, padding]) / middle:.2f}")
-            made.append(row + [self._cost(column)])
-        return made
+def _markdown(rows: list[list[str]], headers: list[str]) -> str:
+    alignment = ("left", *["right"] * (len(headers) - 1))
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=alignment)
 
-    def _cost(self, column: str) -> str:
-        baseline = COLUMNS[column].baseline if column in COLUMNS else None
-        if baseline not in self.columns:
-            return ""
-        ratios = [ours / before for ours, before in zip(self.ours[column], self.ours[baseline], strict=True)]
-        low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-        return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+
+def _rate(rate: float | None, name: str) -> list[str]:
+    return [] if rate is None else [f"{1e-9 * rate:,.0f} GFLOP/s {name}"]
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
+
+
+def show(folder: Path) -> None:
+    """Print the tables of every record in a folder."""
+    records = read_all(folder)
+    if not records:
+        raise click.UsageError(f"--show {folder}: there are no records; make one with --record {folder}")
+    click.echo("\n\n".join(tables(record) for record in records))
+
+
+def chosen(columns: str) -> list[str]:
+    """Slugs of the columns.
+
+    Raises:
+        UsageError: nothing builds such a column.
+    """
+    slugs = columns.split(",")
+    unknown = [slug for slug in slugs if slug not in models.BUILDERS]
+    if unknown:
+        raise click.UsageError(f"--columns {unknown[0]}: nothing to train is called so; known: {', '.join(MODELS)}")
+    return slugs
 
 
 @click.command(help=__doc__.replace("\n\n", "\n\n\b\n"))  # lines are kept as they are
 @click.option("--preset", default="smoke", show_default=True, metavar="PROFILE", help="Whose sizes, e.g. audioset.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--steps", default=40, show_default=True, help="Steps that are timed, of each column.")
+@click.option("--steps", type=click.IntRange(1), default=40, show_default=True, help="That are timed, of each column.")
 @click.option("--columns", default=",".join(MODELS), metavar="A,B,...", help="Which columns.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a field of the profile.")
-def main(preset: str, device: str, steps: int, columns: str, assignments: tuple[str, ...]) -> None:
-    """Print milliseconds per step of every column, and ratios."""
-    profile = load_profile(preset, (*assignments, f"run.device={device}"))
-    spec = SPECS["yt8m" if profile.dataset.name == "synthetic" else profile.dataset.name]
-    nodes, generator = node_count(profile), np.random.default_rng(0)
-    batches = [random_batch(profile, spec, nodes, generator) for _ in range(BATCHES)]
-    compute = Compute(device, profile.run.precision, profile.run.threads_per_job)
-    table, paddings = [], []
-    with compute.active(deterministic=False):
-        for _, members in groupby(columns.split(","), key=lambda c: c.removeprefix("tc_").removesuffix("_attn")):
-            group = Group(list(members), profile, spec, compute, nodes)
-            group.run(batches, steps)
-            table += group.rows(profile.training.batch_size)
-            paddings = group.paddings
-    headers = ["column", "ms/step", "videos/s", *(f"x plain, to {each}" for each in paddings), "x baseline (quartiles)"]
-    longest = ", ".join(str(batch.features.shape[1]) for batch in batches)
-    click.echo(f"{profile.title}: batch {profile.training.batch_size}, frames of the batches {longest}; {compute}")
-    click.echo(tabulate(table, headers, disable_numparse=True, colalign=("left", *["right"] * (len(headers) - 1))))
+@click.option(
+    "--record", is_flag=False, flag_value=str(FOLDER), metavar="FILE.json|DIR",
+    help="Write the record, too; without a value, among the published ones, where `replicate plan` finds it.",
+)  # fmt: skip
+@click.option("--show", "shown", type=click.Path(path_type=Path), help="Print a folder's records and measure nothing.")
+def main(
+    preset: str, device: str, steps: int, columns: str, assignments: tuple[str, ...], record: str | None,
+    shown: Path | None,
+) -> None:  # fmt: skip
+    """Measure and print, or print what was measured."""
+    try:
+        if shown:
+            show(shown)
+            return
+        profile = load_profile(preset, (*assignments, f"run.device={device}"))
+        made = run(profile, chosen(columns), steps)
+        click.echo(tables(made))
+        if record:
+            path = Path(record) if record.endswith(".json") else Path(record) / file_name(made)
+            write_record(path, made)
+            click.echo(f"\nrecord: {path}")
+    except ReplicateError as error:
+        raise click.ClickException(str(error)) from None
 
 
 if __name__ == "__main__":

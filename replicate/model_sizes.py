@@ -3,8 +3,10 @@
 Models are built on torch's meta device, which knows shapes and holds no values.
 """
 
+import contextlib
 import functools
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import torch
@@ -176,20 +178,30 @@ def _forward_flop(column: str, profile: Profile) -> int:
 
 
 def _flop_of(column: str, profile: Profile, frames: int) -> int:
-    model, convolutions = _skeleton(column, profile), []
+    model = _skeleton(column, profile)
+    forward = model.states if column == AGGREGATOR else model
+    counter = FlopCounterMode(display=False)
+    with torch.device("meta"), torch.no_grad(), counter, smoothing_flop(model) as smoothing:
+        forward(torch.empty(1, frames, sum(_widths(column, profile))), torch.empty(1, frames, dtype=torch.bool))
+    return counter.get_total_flops() + sum(smoothing)
+
+
+@contextlib.contextmanager
+def smoothing_flop(model: nn.Module) -> Iterator[list[int]]:
+    """The operations of every call of a temporal convolution in the block, forward, which torch's counter passes by."""
+    calls: list[int] = []
 
     def count(layer: tc.TemporalConvolution, inputs: tuple[torch.Tensor, ...], result: torch.Tensor) -> None:
         kernels = layer.maps * len(layer.kernel_sizes) if layer.relu else 1
-        convolutions.append(2 * kernels * max(layer.kernel_sizes) * result.numel())
+        calls.append(2 * kernels * max(layer.kernel_sizes) * result.numel())
 
     layers = [module for module in model.modules() if isinstance(module, tc.TemporalConvolution)]
     handles = [layer.register_forward_hook(count) for layer in layers]
-    forward = model.states if column == AGGREGATOR else model
-    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        forward(torch.empty(1, frames, sum(_widths(column, profile))), torch.empty(1, frames, dtype=torch.bool))
-    for handle in handles:
-        handle.remove()
-    return counter.get_total_flops() + sum(convolutions)
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _paper_megabytes(profile: Profile) -> dict[str, float]:

@@ -61,7 +61,7 @@ def time_training(
         if progress:
             progress(next(numbers), total, "timing")
 
-    process, gpu = meters.ProcessMeter(), meters.GpuMeter(_gpu(compute))
+    process, gpu = meters.ProcessMeter(), meters.GpuMeter(own_gpu(compute))
     with compute.active(deterministic=False):
         optimiser = Optimiser(model.to(compute.device).train(), training, spec, compute)
         feed = _endless(source, labels, rows, size, seed)
@@ -150,8 +150,8 @@ def _endless(source: Source, labels: LabelStore, rows: np.ndarray, size: int, se
         yield from batches(source, labels, epoch_order(rows, seed, epoch)[:whole], size)
 
 
-def _gpu(compute: Compute) -> str | None:
-    """NVML's name of the GPU that a job uses."""
+def own_gpu(compute: Compute) -> str | None:
+    """NVML's name of the GPU that a job uses; None if it uses none."""
     if compute.device != "cuda":
         return None
     return nvml.own_name(str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid))
