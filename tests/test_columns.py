@@ -159,6 +159,29 @@ def test_divergence_keeps_the_last_good_weights(tmp_path):
     assert (spoilt / WEIGHTS).read_bytes() == (good / WEIGHTS).read_bytes()
 
 
+@pytest.mark.parametrize("what", [torch.inf, torch.nan], ids=str)
+def test_a_gradient_that_is_not_finite_is_a_divergence_though_the_loss_is(what, tmp_path):
+    """In the last step of an epoch, so that no later loss could tell; 72 videos in batches of 16 make 5 steps."""
+    source, labels = corpus()
+    good, spoilt = tmp_path / "good", tmp_path / "spoilt"
+    short = PROTOCOL.model_copy(update={"epochs": 1})
+    record = train(build("tc_rnn", "one modality"), source, labels, split(), short, SPEC, 0, good)
+    model, calls = build("tc_rnn", "one modality"), iter(range(1, 100))
+
+    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+        if next(calls) == 10:
+            gradient = gradient.clone()
+            gradient.view(-1)[0] = what
+        return gradient
+
+    model.energy.weight.register_hook(spoil)
+    diverged = train(model, source, labels, split(), PROTOCOL, SPEC, 0, spoilt)
+    assert (diverged["status"], diverged["epochs"], diverged["best_epoch"]) == ("diverged", 1, 1)
+    assert diverged["diverged_at"] == {"epoch": 2, "step": 5, "what": "loss or gradient is not finite"}
+    assert diverged["history"] == record["history"]
+    assert (spoilt / WEIGHTS).read_bytes() == (good / WEIGHTS).read_bytes()
+
+
 def toy_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     mask = torch.arange(LONGEST) < torch.randint(1, LONGEST + 1, (8, 1), generator=generator)

@@ -13,7 +13,7 @@ from replicate import reference
 from replicate.columns import AGGREGATOR, COLUMNS
 from replicate.errors import MissingResult
 from replicate.record import read_json, write_json
-from replicate.report import render, table_notes, table_rows, tables
+from replicate.report import card, page_tables, render, table_notes, table_rows, tables
 from replicate.report.records import Records
 from replicate.schema import HEADLINE, LEVELS
 
@@ -134,6 +134,31 @@ def test_one_seed_is_called_conditional_and_gives_no_seed_mark(tmp_path):
 def test_seed_mark_needs_an_interval_without_zero(low, high, mark):
     assert table_rows._marks(False, (low, high)) == mark
     assert table_rows._marks(True, (low, high)) == "*" + mark
+
+
+def test_a_diverged_training_is_marked_in_its_columns_and_ensembles_cells_and_explained(tmp_path):
+    folder = write_fixture(tmp_path / "run", columns=SETS["all"])
+    for column, best in (("tc_tm", 3), (AGGREGATOR, 0)):
+        path = folder / "records" / f"train-{column}-0.json"
+        ended = {"epoch": best + 1, "step": 2, "what": "loss or gradient is not finite"}
+        write_json(path, read_json(path) | {"status": "diverged", "best_epoch": best, "diverged_at": ended})
+    tables.make_tables(folder)
+    marked = {
+        row["column"] for row in csv.DictReader(text(folder, "table1.csv").splitlines()) if "diverged" in row["marks"]
+    }
+    assert marked == {"tc_tm", "tc_ens", "dnn"}
+    notes = [
+        "TC-TM, seed 0: loss or gradient is not finite in epoch 4, scored with the weights of epoch 3",
+        "DNN's LSTM, seed 0: loss or gradient is not finite in epoch 1, scored untrained",
+    ]
+    for name in ("table1.md", "table1_detail.md", "table1.tex"):
+        page = text(folder, name)
+        assert all(note in page for note in notes), name
+        assert page.count(" diverged") >= 3 * 20, name
+    assert all(note in card.markdown([card.card(Records.open(folder))]) for note in notes)
+    shown = page_tables.metric_tables(Records.open(folder))["GAP"]
+    assert {row.column.slug for row in shown if "diverged" in row.cells[0].ours} == marked
+    assert "diverged" not in text(made(tmp_path / "sound"), "table1.md")
 
 
 def test_undefined_cells_are_not_zero_and_say_why(tmp_path):

@@ -9,7 +9,7 @@ from replicate.report import render
 from replicate.report.page_text import minus
 from replicate.report.records import Records
 from replicate.report.table_notes import misprint_mark
-from replicate.report.table_rows import Cell1, table1
+from replicate.report.table_rows import DIVERGED, Cell1, table1
 from replicate.schema import HEADLINE, LEVELS, Difference, Metric
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -63,11 +63,12 @@ def _headline_view(cell: Cell1) -> CellView:
     several = cell.sd_seeds is not None
     gains = None not in (cell.gain, cell.paper_gain)
     mark = misprint_mark(cell.metric, cell.level, cell.column).removeprefix("^")
+    diverged = DIVERGED if cell.marks.endswith(DIVERGED) else ""
     return CellView(
         level=cell.level,
-        ours=render.percent(cell.ours),
+        ours=render.percent(cell.ours) + diverged,
         spread=_spread(cell.sd_draws, cell.sd_seeds),
-        gain=minus(render.signed(cell.gain)) + cell.marks,
+        gain=minus(render.signed(cell.gain)) + cell.marks.removesuffix(DIVERGED),
         paper=render.percent(cell.paper),
         paper_gain=render.signed(cell.paper_gain) + (f" [{mark}]" if mark else ""),
         difference=minus(

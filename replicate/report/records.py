@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from replicate.columns import COLUMNS, Column, in_table_order, pairs
+from replicate.columns import AGGREGATOR, COLUMNS, Column, in_table_order, pairs
 from replicate.errors import MissingResult
 from replicate.schema import (
     Cell,
@@ -103,6 +103,12 @@ class Records:
         """The mean over draws of a cell for each seed of the run; empty where the metric is undefined."""
         means = [self.cell(column, seed, metric, level).mean for seed in self.run.seeds]
         return [] if None in means else means
+
+    def diverged(self, column: str) -> list[TrainRecord]:
+        """The trainings behind a column's scores that diverged: its own, its members', that of the DNN's LSTM."""
+        sources = COLUMNS[column].members or (column, *((AGGREGATOR,) if column == "dnn" else ()))
+        trainings = [each for (slug, _), each in sorted(self.train.items()) if slug in sources]
+        return [each for each in trainings if each.status == "diverged"]
 
     def difference(self, column: str, metric: str, level: str = "overall") -> Difference | None:
         """A column minus its baseline in one cell; None where the two were not compared."""

@@ -1,7 +1,7 @@
 """The sentences under Tables 1 and 2: which noise a mark speaks of, what was measured how, what a number cannot say."""
 
 from replicate import reference
-from replicate.columns import COLUMNS
+from replicate.columns import AGGREGATOR, COLUMNS
 from replicate.report.records import CONDITIONAL, Records
 from replicate.report.table_rows import SEED_MARK, TEST_MARK, Cell1, Column2
 from replicate.schema import EvaluateRecord
@@ -36,6 +36,7 @@ def notes1(records: Records, cells: list[Cell1]) -> list[str]:
         f"{first.videos:,}; in brackets the paired increment over the column's baseline. Rounded only here: "
         "table1.csv has full precision.",
         _seeds_note(records),
+        *divergence_notes(records),
         *_mark_notes(records),
         "Intervals are 95 %, simultaneous over their family of cells, for test-sampling noise.",
         _classes_note(first),
@@ -65,6 +66,21 @@ def _seeds_note(records: Records) -> str:
         f"Means over {len(seeds)} training seeds ({listed}). The standard deviation over seeds is training noise and "
         "is never merged with the one over draws, which is test-sampling noise of one trained model."
     )
+
+
+def divergence_notes(records: Records) -> list[str]:
+    """Which trainings behind the run's columns diverged, in a sentence; nothing where none did."""
+    found = {(each.column, each.seed): each for column in records.columns for each in records.diverged(column.slug)}
+    if not found:
+        return []
+    titles = {AGGREGATOR: "DNN's LSTM"}
+    listed = "; ".join(
+        f"{titles.get(each.column) or COLUMNS[each.column].title}, seed {each.seed}: {each.diverged_at['what']} in "
+        f"epoch {each.diverged_at['epoch']}, scored "
+        + (f"with the weights of epoch {each.best_epoch}" if each.best_epoch else "untrained")
+        for each in found.values()
+    )
+    return [f"Diverged: {listed}. What rests on these trainings says nothing of the method."]
 
 
 def _mark_notes(records: Records) -> list[str]:

@@ -15,6 +15,7 @@ from replicate.report.records import Records
 from replicate.schema import HEADLINE, LEVELS, Interval, TimeRecord
 
 TEST_MARK, SEED_MARK = "*", "†"
+DIVERGED = " diverged"  # ends the marks of a column whose training did
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Cell1:
         detectable: the smallest true increment that would be found with power .8; test noise.
         sd_gain_seeds, interval_seeds: of `gain`, over training seeds, paired.
         paper_gain: the difference of the paper's values; `paper_printed` what its brackets say (two are misprints).
-        marks: any of TEST_MARK and SEED_MARK.
+        marks: any of TEST_MARK, SEED_MARK and DIVERGED.
     """
 
     metric: str
@@ -102,7 +103,8 @@ def _cell1(records: Records, metric: str, level: str, column: str) -> Cell1:
         paper_gain=paper.increment,
         paper_printed=paper.printed,
         family=found.family if found else None,
-        marks=_marks(found.starred if found else False, noise.interval if noise else None),
+        marks=_marks(found.starred if found else False, noise.interval if noise else None)
+        + DIVERGED * bool(records.diverged(column)),
         reason=missing or (found.reason if found else None),
     )
 
