@@ -1,15 +1,12 @@
-"""Claims: a batch holds exactly the records' bytes, cut and padded with zeros; both readers give the same batches; the
-order is a pure function of (seed, epoch) that no version of numpy may change; a shard that changed is noticed."""
+"""Claims: a batch holds exactly the records' bytes, cut and padded with zeros; both readers give the same batches;
+a shard that changed is noticed."""
 
 import dataclasses
-import hashlib
 import shutil
 import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from records import TWO, flip, video, write
 
 from replicate.data import batches as module
@@ -91,42 +88,6 @@ def test_both_readers_give_the_same_batches_of_real_records(data_dir, tmp_path):
             rows = order[begin : begin + 64]
             for mine, theirs in zip(native.read(rows), other.read(rows), strict=True):
                 assert (mine.dtype, mine.shape, mine.tobytes()) == (theirs.dtype, theirs.shape, theirs.tobytes())
-
-
-KNOWN = {  # the raw output of Philox is guaranteed to stay as it is
-    (0, 1): "898072e28d15b7a66ffd03e473b9514a68f179be6a723ee21da240b41b80596c",  # 693, 882, 175, 819, ...
-    (7, 3): "158cd891ddfebf4b372b0a0323c7ef6592c85f3ba587fd5e92de7f612ce61cd1",  # 899, 840, 953, 481, ...
-}
-
-
-@pytest.mark.parametrize(("seed", "epoch"), KNOWN)
-def test_known_orders(seed, epoch):
-    order = epoch_order(np.arange(1000), seed, epoch)
-    assert hashlib.sha256(order.astype("<i8").tobytes()).hexdigest() == KNOWN[seed, epoch]
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(1, 1000), st.integers(1, 200))
-def test_order_is_a_permutation_and_touches_no_global_state(seed, epoch, count):
-    rows = np.arange(count) * 3 + 1
-    np.random.seed(count)
-    before = np.random.get_state()[1].tolist()
-    order = epoch_order(rows, seed, epoch)
-    assert np.array_equal(np.sort(order), rows)
-    assert np.array_equal(order, epoch_order(rows, seed, epoch))
-    assert np.random.get_state()[1].tolist() == before
-
-
-def test_orders_of_seeds_and_epochs_differ():
-    orders = {tuple(epoch_order(np.arange(50), seed, epoch)) for seed in range(6) for epoch in range(1, 7)}
-    assert len(orders) == 36
-
-
-def test_places_are_uniform():
-    """Each of 12 rows is about equally often at each of 12 places: chi-squared, 121 degrees of freedom, p > 1e-6."""
-    counts = np.zeros((12, 12))
-    for epoch in range(3000):
-        counts[np.arange(12), epoch_order(np.arange(12), 5, epoch)] += 1
-    assert ((counts - 250) ** 2 / 250).sum() < 210
 
 
 def test_a_source_of_vectors_has_one_frame_each():

@@ -11,8 +11,11 @@ import numpy as np
 from replicate.data.example import FormatError, Record, parse
 from replicate.data.index import Index
 from replicate.data.labels import LabelStore
+from replicate.data.order import epoch_order
 from replicate.data.spec import DatasetSpec
 from replicate.data.tfrecord import RecordError, Shard
+
+__all__ = ["ArraySource", "Batch", "RecordSource", "Source", "batches", "epoch_order"]
 
 OPEN_SHARDS = 256  # at once; a process may commonly hold 1,024 files, and YouTube-8M has 3,844 shards
 CHANGED = "restore the file, or issue the command again with the same --data-dir to index it afresh"
@@ -120,16 +123,6 @@ class ArraySource:
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(rows, 1, width) float32, and lengths of 1."""
         return np.asarray(self.array[rows])[:, None], np.ones(len(rows), np.int64)
-
-
-def epoch_order(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """The rows in the order of one epoch: a pure function of (rows, seed, epoch), equal for every model.
-
-    Sorts by the raw 64-bit output of Philox, which numpy guarantees to stay as it is, rather than use
-    Generator.permutation, which it does not.
-    """
-    raw = np.random.Philox(np.random.SeedSequence([seed, epoch])).random_raw(len(rows))
-    return np.asarray(rows)[np.argsort(raw, kind="stable")]
 
 
 def batches(source: Source, labels: LabelStore, order: np.ndarray, batch_size: int, ahead: int = 2) -> Iterator[Batch]:
