@@ -111,15 +111,26 @@ def run_synthesize(step: Step) -> None:
     )  # fmt: skip
 
 
+def reading_processes(profile: Profile, root: Path, shards: list[str]) -> int:
+    """How many processes read the shards: `run.workers`, or the cores; one where jobs run inline."""
+    from replicate.data.index import sizes_of
+    from replicate.data.processes import processes_for
+
+    workers = 1 if profile.run.engine == "inline" else profile.run.workers
+    return processes_for(workers, sizes_of(root, shards))
+
+
 def run_index(step: Step) -> dict[str, Any]:
     """Find every record; returns those that were left out, for the manifest."""
     from replicate.data.index import build_index, find_shards
 
+    profile = step.profile
     synthesized = step.input("synthesize") if "synthesize" in step.job.inputs else None
-    root = data_root(step.profile, step.data_dir, synthesized)
-    shards = find_shards(root, shard_patterns(step.profile))
-    corrupt = step.profile.dataset.max_corrupt
-    return {"skipped": build_index(specification(step.profile), root, shards, step.out, corrupt, step.progress)}
+    root = data_root(profile, step.data_dir, synthesized)
+    shards, corrupt = find_shards(root, shard_patterns(profile)), profile.dataset.max_corrupt
+    processes = reading_processes(profile, root, shards)
+    skipped = build_index(specification(profile), root, shards, step.out, corrupt, step.progress, processes)
+    return {"skipped": skipped}
 
 
 def open_index(job: Job, profile: Profile, runs: Path, data_dir: Path | None) -> Any:
@@ -140,8 +151,7 @@ def run_labels(step: Step) -> None:
     from replicate.data.labels import LabelStore
 
     index, taxonomy = _index(step), open_taxonomy(step.input("taxonomy"))
-    offsets, values = taxonomy.closed_nodes(index.label_offsets, index.label_values)
-    LabelStore(offsets, values, len(taxonomy.names)).save(step.out)
+    LabelStore.closed(taxonomy, index.label_offsets, index.label_values).save(step.out)
 
 
 def run_split(step: Step) -> None:

@@ -64,16 +64,16 @@ def tree(folder):
 @pytest.mark.parametrize("killed_at", [0, 1, 2])
 def test_a_killed_build_goes_on_and_ends_the_same(corpus, tmp_path, monkeypatch, killed_at):
     build(corpus, tmp_path / "whole")
-    real, read = indexing._read_shard, []
+    real, read = indexing.scan.scan, []
 
-    def die(spec, root, name, may_skip):
+    def die(spec, path, most_faults):
         if len(read) == killed_at and "killed" not in read:
             read.append("killed")
             raise KeyboardInterrupt
-        read.append(name)
-        return real(spec, root, name, may_skip)
+        read.append(path.name)
+        return real(spec, path, most_faults)
 
-    monkeypatch.setattr(indexing, "_read_shard", die)
+    monkeypatch.setattr(indexing.scan, "scan", die)
     with pytest.raises(KeyboardInterrupt):
         build(corpus, tmp_path / "index")
     assert not (tmp_path / "index" / "index.json").exists()
@@ -200,7 +200,8 @@ def test_verify_lists_every_fault_in_one_pass(corpus):
     seen = []
     faults = verify(TWO, corpus, shards, lambda *event: seen.append(event))
     assert sorted(str(fault) for fault in faults) == sorted(f"{corpus}/{line}" for line in expected)
-    assert seen[-1] == (len(shards), len(shards), "width.tfrecord")
+    whole = sum(os.path.getsize(corpus / name) for name in shards)
+    assert seen[-1] == (whole, whole, "width.tfrecord")
 
 
 def test_verify_finds_nothing_wrong_with_a_good_corpus(corpus):

@@ -9,7 +9,7 @@ from replicate.cli.command import Command, shared_options
 from replicate.cli.download import download
 from replicate.errors import ConfigurationError
 from replicate.progress import Event
-from replicate.steps import data_root, shard_patterns, specification
+from replicate.steps import data_root, reading_processes, shard_patterns, specification
 
 
 @click.group()
@@ -54,7 +54,7 @@ def verify(command: Command, shards: tuple[str, ...]) -> None:
     """List every fault of the profile's shards (or of the named ones) in one pass; exit code 1 if there is any.
 
     \b
-    replicate data verify --profile audioset --data-dir ~/data
+    replicate data verify --profile audioset --data-dir ~/data --set run.workers=4
     replicate data verify --profile paper --data-dir ~/yt8m 'frame/train/train00*.tfrecord'
     """
     from replicate.data.index import find_shards
@@ -69,7 +69,8 @@ def verify(command: Command, shards: tuple[str, ...]) -> None:
         def step(done: float, total: float, name: str) -> None:
             listener.notify(Event("verify", "step", done, total, name))
 
-        faults = find_faults(specification(command.profile), root, names, step)
+        processes = reading_processes(command.profile, root, names)
+        faults = find_faults(specification(command.profile), root, names, step, processes)
     for fault in faults:
         click.echo(str(fault))
     click.echo(f"{len(names)} shards read, {len(faults)} faults")

@@ -1,10 +1,12 @@
 """Where every record of a corpus lies: shard, offset, length, frames, id and labels, as memory-mapped columns.
 
 Building reads every shard: both CRCs of every record, its format, and the shard's SHA-256 while the system still has it
-in memory. One part per shard is written as it is done, so that a killed build goes on; the parts are then merged.
-Opening maps the columns and reads nothing.
+in memory. Several processes share the shards, and what they write does not depend on how many. One part per shard is
+written as it is done, so that a killed build goes on; the parts are then joined, one in memory at a time. Opening maps
+the columns and reads nothing.
 """
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -12,14 +14,16 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from replicate.data.example import FormatError, Record, parse
+from replicate.data import processes as pool
+from replicate.data import scan
 from replicate.data.spec import DatasetSpec
-from replicate.data.tfrecord import RecordError, iterate_records
+from replicate.data.tfrecord import RecordError
 from replicate.errors import DataError
 from replicate.record import atomic_file, canonical_json, file_digest, read_json, write_json
 
@@ -62,6 +66,37 @@ def fingerprint(root: Path, shards: list[str]) -> list[tuple[str, int, str]]:
     return rows
 
 
+def sizes_of(root: Path, shards: list[str]) -> list[int]:
+    """Bytes of each shard; 0 of a file that is not there, which reading it then says."""
+    return [os.path.getsize(root / name) if os.path.exists(root / name) else 0 for name in shards]
+
+
+def _checksum(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError as error:
+        raise RecordError(str(path), None, None, f"cannot be read: {error.strerror}") from None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is kept in memory of an indexed shard.
+
+    Attributes:
+        records, labels: how many.
+        id_width: bytes of the longest id.
+        faults: what was left out, one {"file", "record", "offset", "reason"} each. With more than may be left out,
+            reading stopped behind the first too many, and nothing was written.
+        sha256: of the shard.
+    """
+
+    records: int
+    labels: int
+    id_width: int
+    faults: list[dict[str, Any]]
+    sha256: str
+
+
 def build_index(
     spec: DatasetSpec,
     root: Path,
@@ -69,6 +104,7 @@ def build_index(
     out: Path,
     max_corrupt: int = 0,
     progress: Callable[..., None] | None = None,
+    processes: int = 1,
 ) -> list[dict[str, Any]]:
     """Index a corpus into the folder `out`.
 
@@ -79,117 +115,118 @@ def build_index(
         out: receives one .npy file per column and index.json.
         max_corrupt: so many unusable records are left out and listed; one more is an error.
         progress: called with (bytes done, bytes in all, message).
+        processes: how many read shards at once; result and error are the same for any number.
 
     Returns:
         What was left out: one {"file", "record", "offset", "reason"} per record, in order.
 
     Raises:
         RecordError: the first unusable record beyond `max_corrupt`, or two records with the same id.
+        IncompleteRun: a reading process was killed.
     """
     parts = out / "parts"
     parts.mkdir(parents=True, exist_ok=True)
-    sizes = [(root / name).stat().st_size for name in shards]
+    sizes = sizes_of(root, shards)
+    total = sum(sizes)
     skipped: list[dict[str, Any]] = []
-    for number, name in enumerate(shards):
-        part = parts / f"{number:06d}.npz"
-        if not part.exists():
-            columns, faults, checksum = _read_shard(spec, root, name, max_corrupt - len(skipped))
-            with atomic_file(part) as file:
-                np.savez(file, **columns, faults=np.array(canonical_json(faults)), sha256=np.array(checksum))
-        with np.load(part) as done:
-            skipped += json.loads(str(done["faults"]))
-        if progress:
-            progress(sum(sizes[: number + 1]), sum(sizes), name)
-    table = _merge(parts, shards, sizes, out)
+    table, summaries, read = [], [], 0
+    work = partial(_index_shard, spec, root, parts, max_corrupt)
+    try:
+        with pool.in_order(work, enumerate(shards), processes) as results:
+            for name, size, part in zip(shards, sizes, results, strict=True):
+                allowed = max_corrupt - len(skipped)
+                if len(part.faults) > allowed:
+                    raise _beyond(root, part.faults[allowed], allowed)
+                skipped += part.faults
+                table.append({"name": name, "bytes": size, "sha256": part.sha256, "records": part.records})
+                summaries.append(part)
+                read += size
+                if progress:
+                    progress(read, total, name)
+    finally:
+        for unfinished in parts.glob(".*.part"):  # of processes that were stopped
+            unfinished.unlink(missing_ok=True)
+    _join(parts, summaries, out)
     _refuse_duplicates(root, shards, {name: np.load(out / f"{name}.npy", mmap_mode="r") for name in COLUMNS})
     write_json(out / "index.json", {"dataset": spec.name, "shards": table, "skipped": skipped})
     shutil.rmtree(parts)
     return skipped
 
 
-def _read_shard(
-    spec: DatasetSpec, root: Path, name: str, may_skip: int
-) -> tuple[dict[str, np.ndarray], list[dict[str, Any]], str]:
-    """(columns, skipped records, SHA-256) of one shard; RecordError when more than `may_skip` are unusable."""
-    records, offsets, frames, ids, labels, faults = [], [], [], [], [], []
-    for record, (offset, payload) in enumerate(iterate_records(root / name)):
-        found = examine(spec, str(root / name), record, offset, payload)
-        if isinstance(found, RecordError):
-            if len(faults) >= may_skip:
-                raise _beyond(found, len(faults))
-            faults.append({"file": name, "record": record, "offset": offset, "reason": found.reason})
-            continue
-        records.append(record)
-        offsets.append(offset)
-        frames.append(found.frames)
-        ids.append(found.id.encode())
-        labels.append(found.labels)
-    columns = {
-        "record": np.array(records, np.int32),
-        "offset": np.array(offsets, np.int64),
-        "frames": np.array(frames, np.int16),
-        "ids": np.array(ids, dtype=bytes) if ids else np.zeros(0, "S1"),
-        "label_counts": np.array([len(each) for each in labels], np.int64),
-        "label_values": np.concatenate([*labels, np.zeros(0, np.int64)]).astype(np.int16),
-    }
-    return columns, faults, file_digest(root / name)
+def _index_shard(spec: DatasetSpec, root: Path, parts: Path, max_corrupt: int, task: tuple[int, str]) -> _Part:
+    """Read a shard and write its part, if an earlier build did not."""
+    number, name = task
+    path = _path_of(parts, number)
+    if not path.exists():
+        scanned = scan.scan(spec, root / name, max_corrupt)
+        faults = [
+            {"file": name, "record": fault.record, "offset": fault.offset, "reason": fault.reason}
+            for fault in scanned.faults
+        ]
+        if len(faults) > max_corrupt:
+            return _Part(0, 0, 0, faults, "")
+        checksum = _checksum(root / name)
+        with atomic_file(path) as file:
+            np.savez(file, **scanned.columns, faults=np.array(canonical_json(faults)), sha256=np.array(checksum))
+    with np.load(path) as part:
+        ids, labels = part["ids"], part["label_values"]
+        return _Part(len(ids), len(labels), ids.itemsize, json.loads(str(part["faults"])), str(part["sha256"]))
 
 
-def _beyond(fault: RecordError, skipped: int) -> RecordError:
-    """The fault that is one too many, with the remedies."""
+def _path_of(parts: Path, number: int) -> Path:
+    return parts / f"{number:06d}.npz"
+
+
+def _beyond(root: Path, fault: dict[str, Any], skipped: int) -> RecordError:
+    """The fault that is one too many, with the remedies; so many before it in its file were allowed."""
     before = f" ({skipped} before it in this file were skipped)" if skipped else ""
     remedy = "download the file again, list all faults with `replicate data verify`, or allow more by --max-corrupt"
-    return RecordError(fault.file, fault.record, fault.offset, f"{fault.reason}{before}; {remedy}")
+    reason = f"{fault['reason']}{before}; {remedy}"
+    return RecordError(str(root / fault["file"]), fault["record"], fault["offset"], reason)
 
 
-def examine(
-    spec: DatasetSpec, file: str, record: int, offset: int, payload: bytes | RecordError
-) -> Record | RecordError:
-    """A record's content, or what is wrong with it."""
-    if isinstance(payload, RecordError):
-        return payload
-    try:
-        return parse(spec, payload)
-    except FormatError as error:
-        return RecordError(file, record, offset, str(error))
+def _join(parts: Path, summaries: list[_Part], out: Path) -> None:
+    """Write the columns, part after part."""
+    records = sum(part.records for part in summaries)
+    shapes = {name: (records,) for name in ("shard", "record", "offset", "frames", "ids")}
+    shapes |= {"label_offsets": (records + 1,), "label_values": (sum(part.labels for part in summaries),)}
+    width = max((part.id_width for part in summaries), default=1)
+    types = {
+        "shard": "<i4", "record": "<i4", "offset": "<i8", "frames": "<i2", "ids": f"S{width}",
+        "label_offsets": "<i8", "label_values": "<i2",
+    }  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context(atomic_file(out / f"{name}.npy")) for name in COLUMNS}
+        for name, file in files.items():
+            _write_header(file, types[name], shapes[name])
+        labels = 0
+        files["label_offsets"].write(np.int64(0).tobytes())
+        for number, summary in enumerate(summaries):
+            with np.load(_path_of(parts, number)) as part:
+                ends = labels + np.cumsum(part["label_counts"])
+                labels += summary.labels
+                columns = {"shard": np.full(summary.records, number), "label_offsets": ends}
+                columns |= {name: part[name] for name in COLUMNS if name not in columns}
+            for name, file in files.items():
+                file.write(columns[name].astype(types[name]).tobytes())
 
 
-def _merge(parts: Path, shards: list[str], sizes: list[int], out: Path) -> list[dict[str, Any]]:
-    stored = ("record", "offset", "frames", "ids", "label_counts", "label_values")
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("shard", *stored)}
-    table = []
-    for number, name in enumerate(shards):
-        with np.load(parts / f"{number:06d}.npz") as part:
-            count = len(part["offset"])
-            columns["shard"].append(np.full(count, number, np.int32))
-            for column in stored:
-                columns[column].append(part[column])
-            table.append({"name": name, "bytes": sizes[number], "sha256": str(part["sha256"]), "records": count})
-    merged = {name: np.concatenate(values) for name, values in columns.items()}
-    merged["label_offsets"] = np.concatenate([[0], np.cumsum(merged.pop("label_counts"))]).astype(np.int64)
-    for name, values in merged.items():
-        with atomic_file(out / f"{name}.npy") as file:
-            np.save(file, values)
-    return table
+def _write_header(file: BinaryIO, kind: str, shape: tuple[int, ...]) -> None:
+    """What numpy.save puts before an array's bytes."""
+    description = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, description)
 
 
 def _refuse_duplicates(root: Path, shards: list[str], columns: dict[str, np.ndarray]) -> None:
     """A video that occurs twice could be both trained and tested on; the later record is the fault."""
-    order = np.argsort(columns["ids"], kind="stable")
-    ordered = columns["ids"][order]
-    twice = np.flatnonzero(ordered[1:] == ordered[:-1])
-    if len(twice):
-        row, earlier = int(order[twice + 1].min()), int(order[twice[order[twice + 1].argmin()]])
-        place = shards[columns["shard"][earlier]], columns["record"][earlier]
-        reason = repeated_id(columns["ids"][row].decode(), *place)
-        reason += f" ({len(twice)} such records); a video must have one role, so remove the repeated shards"
+    rows, firsts = scan.repetitions(columns["ids"])
+    if len(rows):
+        row, first = rows[0], firsts[0]
+        place = shards[columns["shard"][first]], columns["record"][first]
+        reason = scan.repeated_id(columns["ids"][row].decode(), *place)
+        reason += f" ({len(rows)} such records); a video must have one role, so remove the repeated shards"
         path = str(root / shards[columns["shard"][row]])
         raise RecordError(path, int(columns["record"][row]), int(columns["offset"][row]), reason)
-
-
-def repeated_id(video: str, file: str, record: int) -> str:
-    """What is wrong with a record whose id another one has."""
-    return f"the id {video!r} occurs before, in {file}, record {record}"
 
 
 @dataclass(frozen=True)

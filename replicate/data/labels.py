@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from replicate.record import atomic_file, read_json, write_json
+from replicate.taxonomy.tree import Taxonomy
+
+BLOCK = 1 << 18  # videos whose ancestors are found at once
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,25 @@ class LabelStore:
     offsets: np.ndarray
     values: np.ndarray
     nodes: int
+
+    @classmethod
+    def closed(cls, taxonomy: Taxonomy, label_offsets: np.ndarray, label_values: np.ndarray) -> "LabelStore":
+        """The nodes of every video's labels and all their ancestors, block by block of videos.
+
+        Args:
+            taxonomy: the tree and the node of each label.
+            label_offsets, label_values: the index's columns.
+
+        Raises:
+            DataError: a label is not one of the taxonomy's.
+        """
+        offsets, values = [np.zeros(1, np.int64)], [np.zeros(0, np.int16)]
+        for begin in range(0, len(label_offsets) - 1, BLOCK):
+            bounds = label_offsets[begin : begin + BLOCK + 1]
+            ends, nodes = taxonomy.closed_nodes(bounds - bounds[0], label_values[bounds[0] : bounds[-1]])
+            offsets.append(offsets[-1][-1] + ends[1:])
+            values.append(nodes)
+        return cls(np.concatenate(offsets), np.concatenate(values), len(taxonomy.names))
 
     def encode(self, rows: np.ndarray) -> np.ndarray:
         """(rows, nodes) bool, one line per asked row."""
