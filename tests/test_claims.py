@@ -345,6 +345,13 @@ def test_a_run_without_a_comparison(tmp_path):
 # files and card
 
 
+@pytest.mark.parametrize("unit", ["points", "percent", "share", "spread", "correlation", "megabytes"])
+def test_what_rounds_to_zero_is_printed_without_a_sign(unit):
+    assert len({claims.shown(value, unit) for value in (0.0, -0.0, -1e-9, 1e-9)}) == 1
+    assert claims.shown_interval((-1e-9, 0.5), unit).startswith("[0.0")
+    assert claims.shown(-0.0, "number") == "0"
+
+
 def test_files_hold_the_verdicts(tmp_path):
     folder = write_fixture(tmp_path, seeds=(0, 1))
     claims.make_claims(folder)

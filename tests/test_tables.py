@@ -294,7 +294,8 @@ def test_latex_compiles(tmp_path):
 
 def test_numbers_are_rounded_only_in_print():
     assert render.percent(0.90749) == "90.7"
-    assert render.signed(-0.0004) == "-0.0"
+    assert render.signed(-0.0004) == render.signed(0.0004) == render.signed(0.0) == "0.0"  # zero has no sign
+    assert render.interval((-0.0004, 0.0004)) == "[0.0, 0.0]"
     assert render.interval((0.005, 0.011)) == "[+0.5, +1.1]"
     assert render.probability(0.0004) == "<0.001"
     assert render.percent(None) == render.signed(None) == render.interval(None) == ""

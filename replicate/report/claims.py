@@ -78,17 +78,19 @@ def shown(value: float | None, unit: str, sign: bool = True) -> str:
     """An effect as printed: points and percents with one decimal, the rest as fits its unit; empty for None."""
     if value is None:
         return render.BLANK
-    plus = "+" if sign else ""
-    formats = {
-        "points": f"{100 * value:{plus}.1f}",
-        "percent": f"{100 * value:{plus}.1f} %",
-        "share": f"{value:.2f}",
-        "spread": f"{100 * value:.3f}",
-        "correlation": f"{value:{plus}.2f}",
-        "megabytes": f"{value:{plus}.4f} MB",
-        "number": f"{value:{plus}.2g}",
-    }
-    return formats[unit]
+    if unit == "number":
+        return f"{value:+.2g}" if value else "0"
+    scale, digits, suffix = {
+        "points": (100, 1, ""),
+        "percent": (100, 1, " %"),
+        "share": (1, 2, ""),
+        "spread": (100, 3, ""),
+        "correlation": (1, 2, ""),
+        "megabytes": (1, 4, " MB"),
+    }[unit]
+    signed = sign and unit not in ("share", "spread")  # which are never negative
+    number = render.with_sign(scale * value, digits)
+    return (number if signed else number.removeprefix("+")) + suffix
 
 
 def shown_interval(bounds: Interval | None, unit: str) -> str:

@@ -4,6 +4,7 @@ from replicate import reference
 from replicate.columns import COLUMNS
 from replicate.report.claim import Claim, lacking
 from replicate.report.records import Records
+from replicate.report.render import with_sign
 from replicate.report.verdicts import INCONCLUSIVE, REFUTED, SUPPORTED, Judgement, untestable
 
 MODELS = tuple(slug for slug, column in COLUMNS.items() if column.baseline and column.trained)
@@ -32,7 +33,7 @@ def _overhead(records: Records) -> Judgement:
     verdict = (
         SUPPORTED if below == len(rows) else REFUTED if any(low > SMALL for _, low, _, _ in rows) else INCONCLUSIVE
     )
-    listed = ", ".join(f"{title} {100 * effect:+.1f} %" for effect, _, _, title in rows)
+    listed = ", ".join(f"{title} {with_sign(100 * effect, 1)} %" for effect, _, _, title in rows)
     minutes = reference.table2()
     papers = max(minutes[column][0] / minutes[COLUMNS[column].baseline][0] - 1 for column in MODELS)
     return Judgement(verdict, f"{listed}.", slowest[0], slowest[1:3], None, papers, "repeats of the timing")
@@ -47,7 +48,7 @@ def _size(records: Records) -> Judgement:
         return untestable("The run has no training record of every column.")
     added = {column: (bytes_of[column] - bytes_of[COLUMNS[column].baseline]) / 1e6 for column in MODELS}
     largest = max(added.values())
-    listed = ", ".join(f"{COLUMNS[column].title} {1000 * each:+.2f} kB" for column, each in added.items())
+    listed = ", ".join(f"{COLUMNS[column].title} {with_sign(1000 * each, 2)} kB" for column, each in added.items())
     verdict = SUPPORTED if largest < SAME_SIZE else REFUTED
     return Judgement(verdict, f"{listed}. A count, no sample.", largest, None, None, 0.0, None)
 

@@ -7,6 +7,7 @@ from scipy.stats import spearmanr
 
 from replicate.columns import COLUMNS
 from replicate.report.records import Records
+from replicate.report.render import with_sign
 from replicate.report.style import (
     FULL_WIDTH,
     HALF_WIDTH,
@@ -121,4 +122,4 @@ def _panel(axes, rows: pd.DataFrame) -> None:
     axes.errorbar(means.train_positives, means.gain, yerr=means.error, **style)
     if rows.gain.nunique() > 1 and rows.train_positives.nunique() > 1:
         rho = spearmanr(rows.train_positives, rows.gain).statistic
-        axes.set_title(f"Spearman {rho:+.2f}".replace("-", "\N{MINUS SIGN}"), loc="right", fontweight="normal")
+        axes.set_title(f"Spearman {with_sign(rho, 2)}".replace("-", "\N{MINUS SIGN}"), loc="right", fontweight="normal")

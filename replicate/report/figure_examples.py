@@ -5,6 +5,7 @@ import textwrap
 import pandas as pd
 
 from replicate.report.records import Records
+from replicate.report.render import with_sign
 from replicate.report.style import FULL_WIDTH, INK, MUTED, Drawing, NotDrawn, canvas, titled
 from replicate.schema import Example, Prediction
 
@@ -66,7 +67,7 @@ CAPTION = (
 
 def _cells(example: Example) -> list[list[str]]:
     """The lines of each of the four cells of a row."""
-    change = [f"{100 * example.change:+.0f} points".replace("-", "\N{MINUS SIGN}")]
+    change = [f"{with_sign(100 * example.change, 0)} points".replace("-", "\N{MINUS SIGN}")]
     truth = [line for node in example.truth for line in _wrap(node, LETTERS[1])]
     return [
         _wrap(example.video, LETTERS[0]) + change,

@@ -33,9 +33,15 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return BLANK if fraction is None else f"{100 * fraction:.{digits}f}"
 
 
+def with_sign(value: float, digits: int) -> str:
+    """A number with its sign, "+0.8"; one that rounds to zero has none, "0.0", because zero is neither."""
+    text = f"{value:+.{digits}f}"
+    return text if float(text) else text[1:]
+
+
 def signed(fraction: float | None, digits: int = 1) -> str:
-    """A difference of fractions in percentage points, "+0.8"; empty for None. A small one keeps its sign: "-0.0"."""
-    return BLANK if fraction is None else f"{100 * fraction:+.{digits}f}"
+    """A difference of fractions in percentage points, "+0.8"; empty for None."""
+    return BLANK if fraction is None else with_sign(100 * fraction, digits)
 
 
 def interval(bounds: tuple[float, float] | None, digits: int = 1) -> str:
