@@ -122,7 +122,7 @@ def test_map_averages_over_the_class_set_and_leaves_out_classes_without_a_positi
     assert together == pytest.approx(np.mean(each), abs=EXACT)
     with pytest.raises(metrics.UndefinedMetric):
         metrics.mean_average_precision(scores, labels, classes=np.array([4]))
-    for wrong in ([0, 0], [6], [-1], [[0]]):
+    for wrong in ([0, 0], [6], [-1], [[0]], [1.7], [True, False]):
         with pytest.raises(ValueError, match="different node indices below 6"):
             metrics.mean_average_precision(scores, labels, classes=np.array(wrong))
 
@@ -171,8 +171,9 @@ def test_bad_input_is_an_error(metric):
 
 def test_top_k_must_keep_something():
     for function in (metrics.gap, metrics.mean_average_precision):
-        with pytest.raises(ValueError, match="top_k must be at least 1"):
-            function(*example(), top_k=0)
+        for wrong in (0, 2.5, "3"):
+            with pytest.raises(ValueError, match="top_k must be a whole number of at least 1"):
+                function(*example(), top_k=wrong)
 
 
 def by_single_functions(scores, labels, classes, unlabelled):

@@ -183,8 +183,8 @@ def evaluate(
 
 def _one_level(scores: np.ndarray, labels: np.ndarray, top_k: int | None) -> tuple[np.ndarray, ranking.Tops]:
     nodes = scores.shape[1]
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be at least 1, not {top_k}")
+    if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
+        raise ValueError(f"top_k must be a whole number of at least 1, not {top_k!r}")
     tops = ranking.rank_videos(scores, labels, np.arange(nodes), top_k or nodes, threads=1)
     return np.zeros(nodes, np.int64), tops
 
@@ -246,8 +246,11 @@ def checked_classes(classes: np.ndarray | None, nodes: int) -> np.ndarray:
     Raises:
         ValueError: not a list of different node indices.
     """
-    chosen = np.arange(nodes) if classes is None else np.asarray(classes, dtype=np.int64)
-    different = chosen.ndim == 1 and len(np.unique(chosen)) == len(chosen)
+    chosen = np.arange(nodes) if classes is None else np.asarray(classes)
+    if not chosen.size:
+        chosen = chosen.astype(np.int64)  # an empty list has no integers to tell its type by
+    whole = chosen.dtype.kind in "iu"  # a mask of bools would be read as the indices 0 and 1
+    different = whole and chosen.ndim == 1 and len(np.unique(chosen)) == len(chosen)
     if not different or ((chosen < 0) | (chosen >= nodes)).any():
         raise ValueError(f"classes must be different node indices below {nodes}")
     return chosen
