@@ -234,7 +234,19 @@ class RunConfig(Section):
     workers: Annotated[int, Field(ge=0)] = 0  # worker processes; 0: as many as cores / threads_per_job
     threads_per_job: Count = 1
     device: Literal["cpu", "cuda"] = "cpu"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # the others: mixed, with float32 weights
+    tf32: bool = False  # a GPU may round what it multiplies to TF32; false: float32 throughout
+    compile: bool = False  # training steps through torch.compile
+    deterministic: bool = True  # only algorithms that give the same bytes each time
+    processes_per_model: Count = 1  # that train one model together, one per GPU, each with its part of a batch
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 15.0  # between checkpoints within an epoch
+
+    @pydantic.field_validator("tf32")
+    @classmethod
+    def _tf32_needs_a_gpu(cls, tf32: bool, info: pydantic.ValidationInfo) -> bool:
+        if tf32 and info.data.get("device") == "cpu":
+            raise ValueError("has no meaning with run.device = 'cpu'; leave it out")
+        return tf32
 
     @pydantic.field_validator("columns")
     @classmethod

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -13,6 +14,7 @@ from replicate.config import TrainingConfig
 from replicate.data.batches import Batch
 from replicate.data.spec import DatasetSpec
 from replicate.preprocess import as_tensor, prepare
+from replicate.ranks import Ranks
 
 
 def video_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -46,49 +48,87 @@ class Optimiser:
 
     Attributes:
         model: in training mode on the device of `compute`.
-        adam: its state is what a checkpoint keeps.
-        examples: videos trained on so far.
+        adam, scaler: their states are what a checkpoint keeps.
+        examples: videos trained on so far, by all processes together.
+        skipped: steps so far whose gradients exceeded float16 and were left out, a scalar on the device (int64).
     """
 
-    def __init__(self, model: nn.Module, training: TrainingConfig, spec: DatasetSpec, compute: Compute):
+    def __init__(
+        self, model: nn.Module, training: TrainingConfig, spec: DatasetSpec, compute: Compute,
+        ranks: Ranks | None = None,
+    ):  # fmt: skip
         self.model, self.training, self.spec, self.compute = model, training, spec, compute
+        self.ranks = ranks or Ranks()
+        if compute.compile:
+            model.compile(dynamic=True)
+        self._forward = self.ranks.wrap(model)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.adam = torch.optim.Adam(self.parameters, lr=training.learning_rate, fused=True)
+        self.scaler = compute.scaler()
         self.examples = 0
+        self.skipped = torch.zeros((), dtype=torch.int64, device=compute.device)
 
-    def step(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(self, batch: Batch, videos: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Train on one batch.
 
+        Args:
+            batch: this process's part of it, which may be empty.
+            videos: in the whole batch; by default the part is the whole.
+
         Returns:
-            Two scalars on the device, so that nothing waits for it: the summed loss of the batch's videos (float32),
-            and whether that loss and all gradients are finite (bool). After a false, the weights are spoilt.
+            Two scalars on the device, so that nothing waits for it: the summed loss of the part's videos (float32), and
+            whether that loss and all gradients are finite (bool). After a false, the weights are spoilt. Under float16,
+            gradients that are not finite have the step left out and the scale of the loss halved, and are no fault;
+            see `exhausted`.
         """
+        videos = len(batch.rows) if videos is None else videos
         for group in self.adam.param_groups:
             group["lr"] = learning_rate(self.training, self.examples)
         self.adam.zero_grad(set_to_none=True)
-        loss = self.gradients(batch)
+        loss = self.gradients(batch, videos)
+        self.scaler.unscale_(self.adam)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norms = clip_each(gradients, self.training.gradient_clip)
-        self.adam.step()
-        self.examples += len(batch.rows)
-        return loss, torch.isfinite(loss + norms.sum())
+        self.scaler.step(self.adam)
+        self.scaler.update()
+        self.examples += videos
+        if not self.scaler.is_enabled():
+            return loss, torch.isfinite(loss + norms.sum())
+        self.skipped += ~torch.isfinite(norms.sum())
+        return loss, torch.isfinite(loss)
 
-    def gradients(self, batch: Batch) -> torch.Tensor:
-        """Add the batch's gradients to the parameters', part by part where the protocol says so.
+    def exhausted(self) -> bool:
+        """Whether float16 gradients are not finite even where the loss is not scaled up: none ever will be again."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() < 1
+
+    def gradients(self, batch: Batch, videos: int | None = None) -> torch.Tensor:
+        """Add the whole batch's gradients, scaled where precision demands it, to the parameters', part by part where
+        the protocol says so. Arguments as in `step`.
 
         Returns:
-            The summed loss of the batch's videos.
+            The summed loss of this process's videos.
         """
+        videos = len(batch.rows) if videos is None else videos
         total = torch.zeros((), device=self.compute.device)
-        for part in parts(batch, self.training.micro_batch_size):
+        pieces = list(parts(batch if len(batch.rows) else self._stand_in(batch), self.training.micro_batch_size))
+        for number, part in enumerate(pieces, start=1):
             frames, mask = prepare(part, self.spec, self.training.normalisation, self.compute.device)
             labels = as_tensor(part.labels).to(self.compute.device, non_blocking=True)
-            with self.compute.autocast():
-                logits = self.model(frames, mask)
-            loss = video_loss(logits, labels) + take_penalty(self.model)
-            (loss / len(batch.rows)).backward()
+            with self.ranks.keep_apart(self._forward, number < len(pieces)):
+                with self.compute.autocast():
+                    logits = self._forward(frames, mask)
+                loss = video_loss(logits, labels) + take_penalty(self.model)
+                if not len(batch.rows):
+                    loss = loss * 0
+                # The processes' gradients are averaged, but a batch's loss is the sum of theirs.
+                self.scaler.scale(loss * self.ranks.count / videos).backward()
             total += loss.detach()
         return total
+
+    def _stand_in(self, batch: Batch) -> Batch:
+        """One video of one frame for a process that has none, since the others wait for its gradients (zeros)."""
+        features = np.zeros((1, 1, batch.features.shape[2]), batch.features.dtype)
+        return Batch(features, np.ones(1, np.int64), np.zeros((1, batch.labels.shape[1]), bool), np.zeros(1, np.int64))
 
 
 def parts(batch: Batch, size: int) -> Iterator[Batch]:

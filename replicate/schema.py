@@ -198,7 +198,8 @@ class TrainRecord(Record):
     batch_size: int
     micro_batch_size: int
     parts_per_step: int
-    compute: dict[str, Any]
+    skipped_steps: int = 0  # under float16, because gradients exceeded it
+    compute: dict[str, Any]  # device, precision, ...; what stays nondeterministic
     diverged_at: dict[str, Any] | None
     history: tuple[EpochRecord, ...]
 

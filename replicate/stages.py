@@ -24,7 +24,7 @@ class Stage:
         name: the verb on the command line and the folder under the run directory.
         version: raised by hand when a change of the code changes the stage's results.
         fields: dotted names of the profile's fields (or whole sections) that its result depends on.
-        arithmetic: device, precision and threads per job are part of its identity.
+        arithmetic: device, precision, threads per job and what else changes rounding are part of its identity.
         exclusive: nothing else runs beside it.
     """
 
@@ -47,6 +47,8 @@ TRAINING_FIELDS = (
     "training.decay",
     "training.decay_examples",
     "training.normalisation",
+    "run.compile",
+    "run.processes_per_model",
 )
 READING_FIELDS = (*INPUT_FIELDS, "training.normalisation")
 
@@ -85,6 +87,7 @@ NOT_IN_KEYS = {
     "run.columns": "each column is a job of its own",
     "run.own_columns": "each column is a job of its own",
     "run.engine": "where jobs run does not change what they compute",
+    "run.checkpoint_minutes": "a resumed training ends with the same bytes (tested)",
     "run.workers": "how many jobs run at once does not change what they compute",
 }
 
@@ -295,7 +298,7 @@ class Graph:
         return tuple(fields)
 
 
-ARITHMETIC_FIELDS = ("run.device", "run.precision", "run.threads_per_job")
+ARITHMETIC_FIELDS = ("run.device", "run.precision", "run.threads_per_job", "run.tf32", "run.deterministic")
 
 
 def flatten(profile: Profile) -> list[tuple[str, Any]]:

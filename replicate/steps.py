@@ -4,6 +4,7 @@ The only module that translates a profile and folders of runs into calls; the li
 """
 
 import fnmatch
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,20 +222,41 @@ def np_load(path: Path) -> Any:
 
 
 def compute_of(profile: Profile) -> Any:
-    """Device, precision and threads of the profile's jobs."""
+    """Device, precision, threads and what else changes rounding in the profile's jobs."""
     from replicate.compute import Compute
 
-    return Compute(profile.run.device, profile.run.precision, profile.run.threads_per_job)
+    run = profile.run
+    return Compute(run.device, run.precision, run.threads_per_job, run.tf32, run.compile, run.deterministic)
 
 
-def run_train(step: Step) -> None:
+def by_processes(work: Callable[[Step, Any], Any]) -> Callable[[Step], None]:
+    """A step that `run.processes_per_model` processes do together; the first writes the record that `work` gives."""
+
+    @functools.wraps(work)
+    def run(step: Step) -> None:
+        from replicate import torchrun
+        from replicate.ranks import joined
+
+        if torchrun.needed(step):
+            torchrun.run(step)
+            return
+        with joined(step.profile.run.processes_per_model, step.profile.run.device) as ranks:
+            record = work(step, ranks)
+            if ranks.first:
+                write_record(step.out / RECORD, record)
+
+    return run
+
+
+@by_processes
+def run_train(step: Step, ranks: Any) -> TrainRecord:
     """Train one column with one seed."""
     from replicate.train import train
 
     corpus, profile = Corpus(step), step.profile
     record = train(
         corpus.build(step), corpus.source, corpus.labels, corpus.split, profile.training, corpus.spec,
-        step.seed, step.out, step.progress, compute_of(profile),
+        step.seed, step.out, step.progress, compute_of(profile), ranks, profile.run.checkpoint_minutes,
     )  # fmt: skip
     write_record(step.out / RECORD, TrainRecord(column=step.column, seed=step.seed, **record))
 
@@ -303,16 +325,17 @@ def run_explain(step: Step) -> None:
     write_record(step.out / RECORD, ExplainRecord(column=step.column, seed=step.seed, **record))
 
 
-def run_time(step: Step) -> None:
+@by_processes
+def run_time(step: Step, ranks: Any) -> TimeRecord:
     """Time training steps of an untrained column."""
     from replicate.timing import time_training
 
     corpus, profile = Corpus(step), step.profile
     record = time_training(
         corpus.build(step), corpus.source, corpus.labels, corpus.split.train, profile.training, profile.timing,
-        corpus.spec, profile.training.seeds[0], step.progress, compute_of(profile),
+        corpus.spec, profile.training.seeds[0], step.progress, compute_of(profile), ranks,
     )  # fmt: skip
-    write_record(step.out / RECORD, TimeRecord(column=step.column, profile=profile.name, **record))
+    return TimeRecord(column=step.column, profile=profile.name, **record)
 
 
 def _pool(step: Step, protocol: Any) -> Any:

@@ -6,6 +6,7 @@ deterministic algorithms are not demanded. An epoch's time is projected from ste
 """
 
 import contextlib
+import dataclasses
 import itertools
 import statistics
 import time
@@ -23,6 +24,7 @@ from replicate.data.labels import LabelStore
 from replicate.data.spec import DatasetSpec
 from replicate.hardware import accounting, meters, nvml
 from replicate.optimise import Optimiser
+from replicate.ranks import Ranks
 from replicate.train import Waiting
 
 
@@ -37,6 +39,7 @@ def time_training(
     seed: int,
     progress: Callable[[float, float, str], None] | None = None,
     compute: Compute | None = None,
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
     """Train for some steps and measure.
 
@@ -45,6 +48,7 @@ def time_training(
         rows: the training videos; a step takes `training.batch_size` of them, in the order of an epoch.
         timing: how many steps and repeats.
         progress: called with (steps done, steps in all, message).
+        ranks: this process among those that train together; memory, processor and GPU figures are this one's.
 
     Returns:
         The record, plain values: seconds per step (median of repeats, and each), its parts, videos per second,
@@ -52,7 +56,8 @@ def time_training(
         figures of the measured steps by torch's allocator and by NVML (null with a reason where there are none), the
         machine.
     """
-    compute = compute or Compute()
+    ranks = ranks or Ranks()
+    compute = dataclasses.replace(compute or Compute(), deterministic=False, processes=ranks.count)
     size = min(training.batch_size, len(rows))
     total = timing.repeats * (timing.warm_up_steps + timing.steps)
     numbers = itertools.count(1)
@@ -62,10 +67,10 @@ def time_training(
             progress(next(numbers), total, "timing")
 
     process, gpu = meters.ProcessMeter(), meters.GpuMeter(own_gpu(compute))
-    with compute.active(deterministic=False):
-        optimiser = Optimiser(model.to(compute.device).train(), training, spec, compute)
-        feed = _endless(source, labels, rows, size, seed)
-        repeats, peaks = _measure(optimiser, feed, timing, compute, (gpu, process), step_done)
+    with compute.active():
+        optimiser = Optimiser(model.to(compute.device).train(), training, spec, compute, ranks)
+        feed = _endless(source, labels, rows, size, seed, ranks)
+        repeats, peaks = _measure(optimiser, feed, size, timing, compute, (gpu, process), step_done)
         feed.close()
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     return {
@@ -90,14 +95,14 @@ def time_training(
 
 
 def _measure(
-    optimiser: Optimiser, feed: Iterator[Batch], timing: TimingConfig, compute: Compute,
+    optimiser: Optimiser, feed: Iterator[Batch], size: int, timing: TimingConfig, compute: Compute,
     meters_of_steps: tuple[Any, ...], step_done: Callable[[], None],
 ) -> tuple[list[dict[str, float]], list[tuple[int, int]]]:  # fmt: skip
     """The repeats, and torch's (allocated, reserved) peak bytes of each on a GPU. Meters run in measured steps only."""
     repeats, peaks = [], []
     for _ in range(timing.repeats):
         for batch in itertools.islice(feed, timing.warm_up_steps):
-            optimiser.step(batch)
+            optimiser.step(batch, size)
             step_done()
         compute.synchronise()
         if compute.device == "cuda":
@@ -105,7 +110,7 @@ def _measure(
         with contextlib.ExitStack() as stack:
             for meter in meters_of_steps:
                 stack.enter_context(meter)
-            repeats.append(_repeat(optimiser, feed, timing.steps, compute, step_done))
+            repeats.append(_repeat(optimiser, feed, size, timing.steps, compute, step_done))
         if compute.device == "cuda":
             peaks.append((torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()))
     return repeats, peaks
@@ -125,14 +130,14 @@ def _speed(repeats: list[dict[str, float]], size: int, videos: int) -> dict[str,
 
 
 def _repeat(
-    optimiser: Optimiser, feed: Iterator[Batch], steps: int, compute: Compute, step_done: Callable[[], None]
+    optimiser: Optimiser, feed: Iterator[Batch], size: int, steps: int, compute: Compute, step_done: Callable[[], None]
 ) -> dict[str, float]:
     """Seconds per step of one repeat. Computing is all that is not waiting for data."""
     waited = Waiting()
     compute.synchronise()
     started = time.perf_counter()
     for batch in waited.through(itertools.islice(feed, steps)):
-        optimiser.step(batch)
+        optimiser.step(batch, size)
         step_done()
     compute.synchronise()
     seconds = time.perf_counter() - started
@@ -143,11 +148,14 @@ def _repeat(
     }
 
 
-def _endless(source: Source, labels: LabelStore, rows: np.ndarray, size: int, seed: int) -> Iterator[Batch]:
-    """Full batches, epoch after epoch."""
+def _endless(
+    source: Source, labels: LabelStore, rows: np.ndarray, size: int, seed: int, ranks: Ranks
+) -> Iterator[Batch]:
+    """This process's part of full batches, epoch after epoch."""
     whole = len(rows) // size * size
     for epoch in itertools.count(1):
-        yield from batches(source, labels, epoch_order(rows, seed, epoch)[:whole], size)
+        order = epoch_order(rows, seed, epoch)[:whole]
+        yield from batches(source, labels, order, size, rank=ranks.rank, ranks=ranks.count)
 
 
 def own_gpu(compute: Compute) -> str | None:

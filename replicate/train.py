@@ -4,10 +4,10 @@ A training is a pure function of (initial weights, videos, TrainingConfig, seed,
 issued again, it writes the same bytes as one that ran through. Durations are in timings.json and nowhere else.
 """
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +19,26 @@ from replicate import checkpoint
 from replicate.checkpoint import Tensors
 from replicate.compute import Compute
 from replicate.config import TrainingConfig
-from replicate.data.batches import Batch, Source, batches, epoch_order
+from replicate.data.batches import Batch, Source, batches
 from replicate.data.labels import LabelStore
+from replicate.data.order import epoch_order
 from replicate.data.spec import DatasetSpec
 from replicate.data.splits import Split
+from replicate.errors import ConfigurationError
 from replicate.evaluate.metrics import gap
 from replicate.optimise import Optimiser, learning_rate
 from replicate.predict import infer
+from replicate.ranks import Ranks
 from replicate.record import write_bytes, write_json
+from replicate.training_state import CHECKPOINT, Keeper, State, copy_of, go_on, progress_of
 
-WEIGHTS, HISTORY, TIMINGS, CHECKPOINT = "weights.safetensors", "history.json", "timings.json", "checkpoint.safetensors"
-LOOK_EVERY = 50  # steps between looks at loss and health, each of which waits for the device
+__all__ = ["CHECKPOINT", "HISTORY", "TIMINGS", "WEIGHTS", "Waiting", "train"]
+
+WEIGHTS, HISTORY, TIMINGS = "weights.safetensors", "history.json", "timings.json"
+LOOK_EVERY = 50  # steps between looks at loss and health, each of which waits for the device and the other processes
+CHECKPOINT_MINUTES = 15.0
 
 Progress = Callable[[float, float, str], None]
-
-
-@dataclass
-class State:
-    """How far a training is; epochs count from 1, and 0 stands for the initial weights."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_gap: float | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
-    examples: int = 0
-    steps: int = 0
-    diverged_at: dict[str, Any] | None = None
 
 
 class Divergence(Exception):
@@ -66,6 +60,8 @@ def train(
     folder: Path,
     progress: Progress | None = None,
     compute: Compute | None = None,
+    ranks: Ranks | None = None,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> dict[str, Any]:
     """Train a model and write weights.safetensors (of the best epoch), history.json and timings.json into `folder`.
 
@@ -80,6 +76,9 @@ def train(
         folder: a checkpoint there is resumed; a finished training there is returned at once.
         progress: called with (batches done, batches in all, message) after every batch of training or tune videos.
         compute: device, precision and threads; by default one thread of the CPU.
+        ranks: this process among those that train the model together. All must call this with the same arguments and a
+            folder that they share; the first one writes, and each returns the record.
+        checkpoint_minutes: between checkpoints within an epoch; there is always one at its end.
 
     Returns:
         The record, plain values: status ("finished", "stopped early" or "diverged"), epochs, best_epoch (from 1; 0 are
@@ -89,14 +88,26 @@ def train(
     Raises:
         IncompleteRun: a checkpoint or history in `folder` is damaged or of another training.
     """
-    compute = compute or Compute()
+    ranks = ranks or Ranks()
+    compute = dataclasses.replace(compute or Compute(), processes=ranks.count)
     identity = _identity(model, split, training, spec, seed, compute)
     record = _finished(folder, identity)
+    if min(training.batch_size, len(split.train)) < ranks.count:
+        raise ConfigurationError(
+            f"run.processes_per_model is {ranks.count}, but a batch has {min(training.batch_size, len(split.train))} "
+            "videos; lower it, so that each process has one"
+        )
     if record is None:
         with compute.active():
-            record = _Run(model, source, labels, split, training, spec, seed, folder, progress, compute, identity).go()
-        write_json(folder / HISTORY, {"training": identity, "record": record})
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+            run = _Run(
+                model, source, labels, split, training, spec, seed, folder, progress, compute, identity, ranks,
+                checkpoint_minutes,
+            )  # fmt: skip
+            record = run.go()
+        if ranks.first:
+            write_json(folder / HISTORY, {"training": identity, "record": record})
+    if ranks.first:
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     return record
 
 
@@ -132,14 +143,16 @@ class _Run:
     def __init__(
         self, model: nn.Module, source: Source, labels: LabelStore, split: Split, training: TrainingConfig,
         spec: DatasetSpec, seed: int, folder: Path, progress: Progress | None, compute: Compute,
-        identity: dict[str, Any],
+        identity: dict[str, Any], ranks: Ranks, checkpoint_minutes: float,
     ):  # fmt: skip
         self.model, self.source, self.labels, self.split = model.to(compute.device), source, labels, split
         self.training, self.spec, self.seed, self.compute = training, spec, seed, compute
-        self.folder, self.progress, self.identity = folder, progress, identity
-        self.optimiser = Optimiser(self.model, training, spec, compute)
+        self.folder, self.progress, self.ranks = folder, progress, ranks
+        self.optimiser = Optimiser(self.model, training, spec, compute, ranks)
+        self.keeper = Keeper(folder, identity, self.optimiser, checkpoint_minutes)
         self.state = State()
-        self.best = _copy(self.model)
+        self.best = copy_of(self.model)
+        self.begun: Tensors | None = None  # of an epoch to go on with
         self.timings: list[dict[str, float]] = []
         self.steps_per_epoch = -(-len(split.train) // training.batch_size)
         self.blocks_per_epoch = self.steps_per_epoch + -(-len(split.tune) // training.batch_size)
@@ -147,15 +160,25 @@ class _Run:
 
     def go(self) -> dict[str, Any]:
         """Train to the end, from the checkpoint if there is one; returns the record."""
-        if (self.folder / CHECKPOINT).exists():
-            self._resume()
+        self._resume()
         while not self._status():
             try:
                 self._epoch()
             except Divergence as end:
                 self.state.diverged_at = {"epoch": self.state.epoch + 1, "step": end.step, "what": end.what}
-        write_bytes(self.folder / WEIGHTS, checkpoint.weights_bytes(self.best))
+        if self.ranks.first:
+            write_bytes(self.folder / WEIGHTS, checkpoint.weights_bytes(self.best))
         return self._record()
+
+    def _resume(self) -> None:
+        found = self.keeper.resume()
+        if found is None:
+            return
+        self.state, self.best, self.begun = found
+        in_epoch = min(self.state.step * self.training.batch_size, len(self.split.train))
+        self.optimiser.examples = self.state.examples + in_epoch
+        if (self.folder / TIMINGS).is_file():
+            self.timings = checkpoint.read_state(self.folder / TIMINGS)["epochs"][: self.state.epoch]
 
     def _status(self) -> str:
         """How the training ended; empty while it goes on."""
@@ -168,61 +191,96 @@ class _Run:
 
     def _epoch(self) -> None:
         """One pass over the training videos, the tune videos' GAP, a checkpoint."""
-        started, waited = time.perf_counter(), Waiting()
         number = self.state.epoch + 1
-        rate = learning_rate(self.training, self.optimiser.examples)
-        loss = self._train_once(number, waited)
+        rate = learning_rate(self.training, self.state.examples)
+        loss = self._train_once(number)
         trained = time.perf_counter()
         score = gap(self._tune_scores(), self.tune_labels)
-        ended = time.perf_counter()
+        timing = {
+            "epoch": number, "train_seconds": self.state.train_seconds,
+            "data_wait_seconds": self.state.data_wait_seconds, "tune_seconds": time.perf_counter() - trained,
+        }  # fmt: skip
         self.state.epoch, self.state.examples = number, self.optimiser.examples
         self.state.steps += self.steps_per_epoch
+        self.state.step, self.state.train_seconds, self.state.data_wait_seconds = 0, 0.0, 0.0
         self.state.history.append({
             "epoch": number, "examples": self.state.examples, "learning_rate": rate, "training_loss": loss,
             "tune_gap": score,
         })  # fmt: skip
         if self.state.best_gap is None or score > self.state.best_gap:
-            self.state.best_gap, self.state.best_epoch, self.best = score, number, _copy(self.model)
-        self.timings.append({
-            "epoch": number, "train_seconds": trained - started, "data_wait_seconds": waited.seconds,
-            "tune_seconds": ended - trained,
-        })  # fmt: skip
-        self._save()
+            self.state.best_gap, self.state.best_epoch, self.best = score, number, copy_of(self.model)
+        self.timings.append(timing)
+        if self.ranks.first:  # first: killed in between, this epoch's are replaced when it is repeated; never missing
+            write_json(self.folder / TIMINGS, {"epochs": self.timings})
+        self.keeper.save(self.state, self.best)
 
-    def _train_once(self, number: int, waited: "Waiting") -> float:
-        """The mean loss per video of one epoch's steps. What is drawn at random depends on (seed, epoch) alone."""
+    def _train_once(self, number: int) -> float:
+        """The mean loss per video of one epoch's steps. What is drawn at random depends on (seed, epoch, rank)."""
         self.model.train()
-        order = epoch_order(self.split.train, self.seed, number)
+        order, size, done = epoch_order(self.split.train, self.seed, number), self.training.batch_size, self.state.step
         total = torch.zeros((), dtype=torch.float64, device=self.compute.device)
         healthy = torch.ones((), dtype=torch.bool, device=self.compute.device)
-        healthy_steps = torch.zeros((), dtype=torch.int64, device=self.compute.device)
+        healthy_steps = torch.full((), done, dtype=torch.int64, device=self.compute.device)
         message = f"epoch {number} of at most {self.training.epochs}"
+        clock, waited = Clock(self.state.train_seconds), Waiting(self.state.data_wait_seconds)
         devices = [torch.cuda.current_device()] if self.compute.device == "cuda" else []
         with torch.random.fork_rng(devices):
-            torch.manual_seed(int(np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint32)[0]))
-            feed = waited.through(batches(self.source, self.labels, order, self.training.batch_size))
-            for step, batch in enumerate(feed, start=1):
-                loss, finite = self.optimiser.step(batch)
+            words = [self.seed, number, self.ranks.rank] if self.ranks.rank else [self.seed, number]
+            torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint32)[0]))
+            if self.begun:
+                go_on(self.optimiser, self.begun, total)
+                self.begun = None
+            place = {"rank": self.ranks.rank, "ranks": self.ranks.count, "done": done}
+            feed = batches(self.source, self.labels, order, size, **place)
+            for step, batch in enumerate(waited.through(feed), start=done + 1):
+                loss, finite = self.optimiser.step(batch, min(size, len(order) - (step - 1) * size))
                 total += loss
                 healthy &= finite
                 healthy_steps += healthy
                 if step % LOOK_EVERY == 0 or step == self.steps_per_epoch:
-                    if not healthy:
-                        raise Divergence(int(healthy_steps) + 1, "loss or gradient is not finite")
-                    message = self._message(number, float(loss) / len(batch.rows))
+                    due = self._look(step, healthy_steps)
+                    message = self._message(number, float(loss) / max(1, len(batch.rows)))
+                    if due and step < self.steps_per_epoch:
+                        self._save_within(step, total, clock, waited)
                 self._tell(step, message)
+        self.ranks.add_up(total)
+        self.state.train_seconds, self.state.data_wait_seconds = clock.seconds, waited.seconds
         return float(total) / len(order)
 
+    def _look(self, step: int, healthy_steps: torch.Tensor) -> bool:
+        """Whether a checkpoint is due, by the first process's clock. All processes find the same.
+
+        Raises:
+            Divergence: a step of some process was not finite.
+        """
+        due = torch.full_like(healthy_steps, self.keeper.due())
+        found = self.ranks.gather(torch.stack([healthy_steps, due]))
+        healthy = int(found[:, 0].min())
+        if healthy < step:
+            raise Divergence(healthy + 1, "loss or gradient is not finite")
+        if self.optimiser.exhausted():
+            raise Divergence(step, "gradients are not finite in float16")
+        return bool(found[0, 1])
+
+    def _save_within(self, step: int, total: torch.Tensor, clock: "Clock", waited: "Waiting") -> None:
+        """A checkpoint after so many steps of the epoch."""
+        state = dataclasses.replace(
+            self.state, step=step, train_seconds=clock.seconds, data_wait_seconds=waited.seconds
+        )
+        self.keeper.save(state, self.best, progress_of(self.optimiser, total))
+
     def _tune_scores(self) -> np.ndarray:
-        """(tune videos, nodes) float32 logits."""
+        """(tune videos, nodes) float32 logits. Every process scores its share and gets all."""
         self.model.eval()
-        rows, size = self.split.tune, self.training.batch_size
-        scores = np.empty(self.tune_labels.shape, np.float32)
+        share, size, several = self.ranks.share(len(self.split.tune)), self.training.batch_size, self.ranks.count
+        scores = np.zeros(self.tune_labels.shape, np.float32)
+        mine, rows = scores[share], self.split.tune[share]
         normalisation, message = self.training.normalisation, f"epoch {self.state.epoch + 1}, tune videos"
         blocks = infer(self.model, self.source, rows, self.spec, normalisation, size, self.compute)
         for number, block in enumerate(blocks):
-            scores[number * size : number * size + len(block)] = block
-            self._tell(self.steps_per_epoch + number + 1, message)
+            mine[number * size : number * size + len(block)] = block
+            self._tell(min(self.steps_per_epoch + (number + 1) * several, self.blocks_per_epoch), message)
+        self.ranks.add_up(torch.from_numpy(scores))
         if not np.isfinite(scores).all():
             raise Divergence(None, "tune scores are not finite")
         return scores
@@ -236,25 +294,6 @@ class _Run:
         if self.progress:
             done = self.state.epoch * self.blocks_per_epoch + block
             self.progress(done, self.training.epochs * self.blocks_per_epoch, message)
-
-    def _save(self) -> None:
-        """Timings first: killed in between, this epoch's are replaced when it is repeated; never missing."""
-        write_json(self.folder / TIMINGS, {"epochs": self.timings})
-        groups = {"model": self.model.state_dict(), "best": self.best}
-        for index, moments in self.optimiser.adam.state_dict()["state"].items():
-            groups[f"adam.{index}"] = moments
-        checkpoint.save(self.folder / CHECKPOINT, groups, self.identity, asdict(self.state))
-
-    def _resume(self) -> None:
-        groups, state = checkpoint.load(self.folder / CHECKPOINT, self.identity)
-        self.state = State(**state)
-        self.model.load_state_dict(groups["model"])
-        self.best = {name: tensor.to(self.compute.device) for name, tensor in groups["best"].items()}
-        moments = {int(name.removeprefix("adam.")): each for name, each in groups.items() if name.startswith("adam.")}
-        self.optimiser.adam.load_state_dict({**self.optimiser.adam.state_dict(), "state": moments})
-        self.optimiser.examples = self.state.examples
-        if (self.folder / TIMINGS).is_file():
-            self.timings = checkpoint.read_state(self.folder / TIMINGS)["epochs"][: self.state.epoch]
 
     def _record(self) -> dict[str, Any]:
         training, state = self.training, self.state
@@ -271,17 +310,30 @@ class _Run:
             "batch_size": training.batch_size,
             "micro_batch_size": micro,
             "parts_per_step": -(-training.batch_size // micro),
-            "compute": self.compute.as_dict(),
+            "compute": {**self.compute.as_dict(), "nondeterminism": self.compute.nondeterminism()},
+            "skipped_steps": int(self.optimiser.skipped),
             "diverged_at": state.diverged_at,
             "history": state.history,
         }
 
 
-class Waiting:
-    """Seconds that a consumer spent waiting for its iterator."""
+class Clock:
+    """Seconds since it was made, and those before."""
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    def __init__(self, before: float = 0.0) -> None:
+        self._started = time.perf_counter() - before
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+        return time.perf_counter() - self._started
+
+
+class Waiting:
+    """Seconds that a consumer spent waiting for its iterator, and those before."""
+
+    def __init__(self, before: float = 0.0) -> None:
+        self.seconds = before
 
     def through(self, items: Iterable[Batch]) -> Iterator[Batch]:
         """The same items."""
@@ -293,7 +345,3 @@ class Waiting:
             if item is None:
                 return
             yield item
-
-
-def _copy(model: nn.Module) -> Tensors:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -8,10 +8,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from replicate.data.buffers import Allocate, Buffers
 from replicate.data.example import FormatError, Record, parse
 from replicate.data.index import Index
 from replicate.data.labels import LabelStore
-from replicate.data.order import epoch_order
+from replicate.data.order import epoch_order, share
 from replicate.data.spec import DatasetSpec
 from replicate.data.tfrecord import RecordError, Shard
 
@@ -59,6 +60,7 @@ class RecordSource:
             reader: "native", or "tensorflow" to parse with the independent reader.
         """
         self.index, self.spec, self.frame_limit = index, spec, frame_limit
+        self.allocate: Allocate = Buffers().take
         self._shards: dict[int, Shard] = {}
         self._parse = parse
         if reader == "tensorflow":
@@ -100,9 +102,10 @@ class RecordSource:
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(features, lengths) of the rows: modalities side by side, zero beyond each video's length."""
         lengths = np.minimum(self.index.frames[rows].astype(np.int64), self.frame_limit)
-        features = np.zeros((len(rows), int(lengths.max()), self.spec.width), self.spec.dtype)
+        features = self.allocate((len(rows), int(lengths.max(initial=0)), self.spec.width), self.spec.dtype)
         for line, row in enumerate(rows):
             length, column = lengths[line], 0
+            features[line, length:] = 0
             for values in self.record(int(row)).features:
                 width = values.shape[1]
                 features[line, :length, column : column + width] = values[:length]
@@ -125,13 +128,23 @@ class ArraySource:
         return np.asarray(self.array[rows])[:, None], np.ones(len(rows), np.int64)
 
 
-def batches(source: Source, labels: LabelStore, order: np.ndarray, batch_size: int, ahead: int = 2) -> Iterator[Batch]:
+def batches(
+    source: Source, labels: LabelStore, order: np.ndarray, batch_size: int, ahead: int = 2, rank: int = 0,
+    ranks: int = 1, done: int = 0,
+) -> Iterator[Batch]:  # fmt: skip
     """Batches of the rows in `order`; the last may be smaller. A thread reads up to `ahead` batches in advance.
+
+    One of several processes gets its part of each, as `share` says; an empty part has no videos and no frames.
+
+    Args:
+        source, labels: frames and nodes by row.
+        order, batch_size, rank, ranks, done: as in `share`.
+        ahead: batches that wait in memory.
 
     Raises:
         RecordError: whatever the source raises, in the consumer's thread.
     """
-    parts = [order[begin : begin + batch_size] for begin in range(0, len(order), batch_size)]
+    parts = share(order, batch_size, rank, ranks, done)
     ready: queue.Queue = queue.Queue(maxsize=ahead)
     stop = threading.Event()
 
@@ -147,7 +160,8 @@ def batches(source: Source, labels: LabelStore, order: np.ndarray, batch_size: i
     def produce() -> None:
         try:
             for rows in parts:
-                features, lengths = source.read(rows)
+                features, lengths = source.read(rows if len(rows) else order[:1])  # of no rows no width is known
+                features, lengths = features[: len(rows)], lengths[: len(rows)]
                 if not offer(Batch(features, lengths, labels.encode(rows), rows)):
                     return
             offer(None)

@@ -1,0 +1,131 @@
+"""Start the processes that train one model together on this host, with `torchrun`, and see to their end.
+
+The job goes to them through a file, progress and failures come back through pipes. They live no longer than the process
+that waits for them: each reads its standard input, which ends when that process does, by whatever signal.
+"""
+
+import contextlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from replicate import errors
+from replicate.errors import IncompleteRun, ReplicateError
+from replicate.ranks import started_by_torchrun
+from replicate.record import write_bytes, write_text
+
+TASK, LOG = "processes.pickle", "processes.log"
+
+
+def needed(step: Any) -> bool:
+    """Whether a job is for several processes, and this is none of them."""
+    return step.profile.run.processes_per_model > 1 and not started_by_torchrun()
+
+
+def run(step: Any) -> None:
+    """Have a job done by `run.processes_per_model` processes of this host.
+
+    Args:
+        step: the job at work (replicate.steps.Step).
+
+    Raises:
+        ReplicateError: a process's own, or IncompleteRun when one was killed; all others have ended by then.
+    """
+    task, log = step.out / TASK, step.out / LOG
+    for stale in step.out.glob("failure-*.json"):
+        stale.unlink()
+    write_bytes(task, pickle.dumps((step.job, step.profile, step.runs, step.data_dir)))
+    settings = step.profile.run
+    count = settings.processes_per_model
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    words += ["-m", "replicate.torchrun", str(task)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads_per_job)}
+    with open(log, "wb") as errors_file, _started(words, environment, errors_file) as process:
+        for line in process.stdout:
+            step.progress(*json.loads(line))
+        process.wait()
+    if process.returncode:
+        raise _failure(step.out, count, log)
+    task.unlink()
+    log.unlink()
+
+
+@contextlib.contextmanager
+def _started(words: list[str], environment: dict[str, str], log: Any) -> Iterator[subprocess.Popen]:
+    """The launcher at work; whatever happens in the block, neither it nor the processes outlive it."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=log, env=environment, text=True) as process:
+        try:
+            yield process
+        except BaseException:
+            process.stdin.close()  # the processes end by themselves, and the launcher after them
+            process.terminate()
+            raise
+
+
+def _failure(folder: Path, count: int, log: Path) -> ReplicateError:
+    """The sentence of the process that failed first in a way that it could name."""
+    files = sorted(folder.glob("failure-*.json"), key=lambda path: path.stat().st_mtime_ns)
+    for path in files:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        path.unlink()
+        return getattr(errors, found["kind"])(found["message"])
+    return IncompleteRun(
+        f"one of the {count} processes that train the model together was killed, perhaps for want of memory; issue the "
+        f"same command again to resume; log: {log}"
+    )
+
+
+def _end_with_parent() -> None:
+    """End this process at once when its standard input ends."""
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 1):
+                pass
+        os._exit(IncompleteRun.exit_code)
+
+    threading.Thread(target=watch, daemon=True, name="end with parent").start()
+
+
+def main(task: Path) -> int:
+    """One of the processes: do the job's part; the first one tells of progress."""
+    from replicate import steps
+
+    _end_with_parent()
+    rank = int(os.environ["RANK"])
+    job, profile, runs, data_dir = pickle.loads(task.read_bytes())
+
+    def progress(*event: Any) -> None:
+        if rank == 0:
+            print(json.dumps(event), flush=True)
+
+    step = steps.Step(job, profile, runs, data_dir, progress)
+    try:
+        steps.STEPS[job.stage.name](step)
+    except ReplicateError as error:
+        _tell_failure(task.parent, rank, error)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        _tell_failure(task.parent, rank, IncompleteRun(f"{error.strerror or error}{where}"))
+    except Exception:
+        traceback.print_exc()  # into the log
+    else:
+        return 0
+    return IncompleteRun.exit_code
+
+
+def _tell_failure(folder: Path, rank: int, error: ReplicateError) -> None:
+    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    write_text(folder / f"failure-{rank}.json", json.dumps({"kind": kind.__name__, "message": str(error)}))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
