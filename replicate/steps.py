@@ -258,7 +258,7 @@ def run_train(step: Step, ranks: Any) -> TrainRecord:
         corpus.build(step), corpus.source, corpus.labels, corpus.split, profile.training, corpus.spec,
         step.seed, step.out, step.progress, compute_of(profile), ranks, profile.run.checkpoint_minutes,
     )  # fmt: skip
-    write_record(step.out / RECORD, TrainRecord(column=step.column, seed=step.seed, **record))
+    return TrainRecord(column=step.column, seed=step.seed, **record)
 
 
 def _trained(step: Step, corpus: Corpus) -> Any:
