@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from replicate.data.index import Index, build_index
 from replicate.data.spec import DatasetSpec, Feature
 from replicate.data.tensorflow_reader import tensorflow
 
@@ -54,6 +55,16 @@ def write(path: Path, payloads: list[bytes]) -> Path:
         for payload in payloads:
             writer.write(payload)
     return path
+
+
+def indexed(folder: Path) -> Index:
+    """Twelve videos v00 to v11 of 1 to 6 frames in the shards s0, s1 and s2 under `folder`/data, and their index."""
+    names = [f"s{shard}.tfrecord" for shard in range(3)]
+    for shard, name in enumerate(names):
+        numbers = range(4 * shard, 4 * shard + 4)
+        write(folder / "data" / name, [video(f"v{n:02d}", frames=n % 6 + 1) for n in numbers])
+    build_index(TWO, folder / "data", names, folder / "index")
+    return Index.open(folder / "index", folder / "data")
 
 
 def flip(path: Path, byte: int, bit: int = 0) -> None:

@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from records import TWO, flip, video, write
+from records import TWO, flip, indexed, video, write
 
 from replicate.data import batches as module
 from replicate.data.batches import ArraySource, RecordSource, batches, epoch_order
@@ -23,12 +23,7 @@ VIDEOS = 12
 
 @pytest.fixture
 def corpus(tmp_path):
-    """Twelve videos of 1 to 6 frames in three shards, and their index."""
-    data = tmp_path / "data"
-    for shard, name in enumerate(SHARDS):
-        write(data / name, [video(f"v{n:02d}", frames=n % 6 + 1) for n in range(4 * shard, 4 * shard + 4)])
-    build_index(TWO, data, SHARDS, tmp_path / "index")
-    return Index.open(tmp_path / "index", data)
+    return indexed(tmp_path)
 
 
 @pytest.fixture
@@ -95,6 +90,46 @@ def test_a_source_of_vectors_has_one_frame_each():
     features, lengths = ArraySource(array).read(np.array([4, 1]))
     assert np.array_equal(features[:, 0], array[[4, 1]]) and features.shape == (2, 1, 4)
     assert lengths.tolist() == [1, 1]
+
+
+def test_parts_of_processes_are_the_batches(corpus, labels):
+    """Also where a process has no video of a batch: of no frames, but of the right width."""
+    source, order = RecordSource(corpus, TWO, 6), epoch_order(np.arange(VIDEOS), 0, 1)
+    alone = list(batches(source, labels, order, 5))
+    parts = [list(batches(source, labels, order, 5, rank=rank, ranks=3)) for rank in range(3)]
+    for batch, *those in zip(alone, *parts, strict=True):
+        features = np.zeros_like(batch.features)
+        line = 0
+        for part in those:
+            features[line : line + len(part.rows), : part.features.shape[1]] = part.features
+            line += len(part.rows)
+        assert np.array_equal(features, batch.features)
+        for name in ("rows", "lengths", "labels"):
+            assert np.array_equal(np.concatenate([getattr(part, name) for part in those]), getattr(batch, name))
+    assert parts[0][2].features.shape == (0, 0, 7) and parts[0][2].labels.shape == (0, 5)
+
+
+def test_a_resumed_epoch_goes_on_with_the_next_record(corpus, labels):
+    source, order = RecordSource(corpus, TWO, 6), epoch_order(np.arange(VIDEOS), 0, 1)
+    whole = list(batches(source, labels, order, 5))
+    for done in range(4):
+        rest = list(batches(source, labels, order, 5, done=done))
+        assert [batch.rows.tolist() for batch in rest] == [batch.rows.tolist() for batch in whole[done:]]
+        assert all(np.array_equal(a.features, b.features) for a, b in zip(rest, whole[done:], strict=True))
+
+
+def test_memory_is_used_again_only_when_nobody_holds_it(corpus):
+    source = RecordSource(corpus, TWO, 6)
+    [long], _ = source.read(np.array([11]))
+    kept, address = long.copy(), long.__array_interface__["data"][0]
+    for row in range(VIDEOS):
+        source.read(np.array([row]))
+    assert np.array_equal(long, kept), "a view keeps its batch's memory"
+    del long
+    found = [source.read(np.array([row]))[0].__array_interface__["data"][0] for row in range(VIDEOS)]
+    assert address in found
+    features, lengths = source.read(np.array([0, 5]))
+    assert np.array_equal(features, expected(corpus, [0, 5], 6)[0]), "padding is zero in used memory, too"
 
 
 def test_more_shards_than_may_be_open(corpus, labels, monkeypatch):

@@ -30,7 +30,7 @@ class MemorySource:
         time.sleep(self.delay)
         self.asked.append(np.array(rows))
         lengths = self.lengths[rows]
-        return self.features[rows, : lengths.max()].copy(), lengths
+        return self.features[rows, : lengths.max(initial=0)].copy(), lengths
 
 
 def corpus(videos: int = 96, seed: int = 0, delay: float = 0.0) -> tuple[MemorySource, LabelStore]:

@@ -4,7 +4,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -40,7 +40,8 @@ class Batch:
 
 
 class Source(Protocol):
-    """Whatever gives the frames of rows."""
+    """Whatever gives the frames of rows. One that reads several batches at once also has `stream`, as
+    `replicate.data.workers.ReadingProcesses`."""
 
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(features, lengths) of the rows, as in Batch."""
@@ -67,6 +68,13 @@ class RecordSource:
             from replicate.data.tensorflow_reader import parse as parse_with_tensorflow
 
             self._parse = parse_with_tensorflow
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: without open files, and memory is the other's own."""
+        return {**self.__dict__, "_shards": {}, "allocate": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= {**state, "allocate": Buffers().take}
 
     def record(self, row: int) -> Record:
         """One whole record.
@@ -158,15 +166,18 @@ def batches(
         return False
 
     def produce() -> None:
+        stream = source.stream(parts) if hasattr(source, "stream") else map(source.read, parts)
         try:
-            for rows in parts:
-                features, lengths = source.read(rows if len(rows) else order[:1])  # of no rows no width is known
-                features, lengths = features[: len(rows)], lengths[: len(rows)]
+            for rows, (features, lengths) in zip(parts, stream, strict=True):
                 if not offer(Batch(features, lengths, labels.encode(rows), rows)):
-                    return
-            offer(None)
+                    break
+            else:
+                offer(None)
         except BaseException as error:  # handed to the consumer, who raises it
             offer(error)
+        finally:
+            if hasattr(stream, "close"):
+                stream.close()
 
     thread = threading.Thread(target=produce, daemon=True, name="read batches")
     thread.start()
