@@ -42,6 +42,10 @@ class Cells:
     perr: tuple[np.ndarray, np.ndarray]
     first: tuple[np.ndarray, np.ndarray]
 
+    def replicated(self, number: int) -> bool:
+        """Whether all replicates of a cell have a value: those that were tried, and those that are used."""
+        return not (np.isnan(self.gaps[number]) or np.isnan(self.simulated[:, :, number]).any())
+
 
 @dataclass(frozen=True)
 class _Tested:
@@ -84,7 +88,8 @@ def differences(
 
 def _tested(cells: Cells, protocol: Protocol) -> Iterator[_Tested]:
     for number, place in enumerate(CELLS):
-        if not np.isnan(cells.values[:, number]).any() and _supported(cells.records[0][0], place, protocol):
+        defined = not np.isnan(cells.values[:, number]).any() and cells.replicated(number)
+        if defined and _supported(cells.records[0][0], place, protocol):
             value, simulated = cells.values[:, number].mean(), cells.simulated[:, :, number].mean(axis=0)
             family = _family(cells.column, place, protocol)
             yield _Tested(cells, place, family, float(value), simulated, bool(cells.exact[number]))
@@ -178,6 +183,8 @@ def _reason(cells: Cells, place: Place, protocol: Protocol) -> str:
     undefined = [cell.reason for cell in found if cell.draws is None]
     if undefined:
         return undefined[0] or ""
+    if place in CELLS and _supported(cells.records[0][0], place, protocol):
+        return "not tested: some replicates leave no positive there that the metric could count"
     if place in CELLS:
         return f"not tested: fewer than {protocol.classes.min_positives:g} expected positives per draw"
     return BESIDE

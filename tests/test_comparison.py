@@ -9,7 +9,7 @@ import pytest
 from evaluation_world import COLUMNS, DRAWS, NODE_LEVELS, VIDEOS, World, find, small_protocol
 
 from replicate.evaluate import metrics
-from replicate.evaluate.draws import SparseLabels
+from replicate.evaluate.draws import Draws, SparseLabels
 from replicate.evaluation import Pool
 from replicate.schema import HEADLINE, LEVELS
 
@@ -158,6 +158,25 @@ def test_cells_with_few_positives_are_not_tested(tmp_path):
         cell = find(world.compare(("rnn_attn", "tc_rnn")), metric, "2")
         assert cell.difference is not None and cell.p is None
         assert "fewer than 10 expected positives per draw" in cell.reason
+
+
+def test_a_cell_that_replicates_leave_without_a_positive_is_not_tested(tmp_path):
+    """Enough positives in the pool, but by chance one in the only draw, so that many replicates lose it."""
+    world = World(tmp_path)
+    drawn = world.split.draws[0]
+    world.labels[:, NODE_LEVELS == 2] = False
+    world.labels[np.setdiff1d(np.arange(VIDEOS), drawn)[:200], 30] = True
+    world.labels[drawn[0], 30] = True
+    draws = Draws(drawn[None])
+    world.pool = dataclasses.replace(world.pool, labels=SparseLabels.of(world.labels), draws=draws)
+    for column in ("rnn_attn", "tc_rnn"):
+        world.add(column)
+    record = world.compare(("rnn_attn", "tc_rnn"))
+    for metric in ("GAP", "PERR", "Hit@1"):
+        cell = find(record, metric, "2")
+        assert cell.difference is not None and cell.p is None
+        assert "some replicates leave no positive" in cell.reason
+    assert find(record, "GAP", "overall").p is not None
 
 
 def test_equivalence_has_three_verdicts(world):

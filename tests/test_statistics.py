@@ -74,6 +74,29 @@ def test_a_cell_in_which_nothing_differs_has_p_1():
     np.testing.assert_array_equal(test.adjusted[others], alone.adjusted)
 
 
+@pytest.mark.parametrize("what", [np.nan, np.inf])
+@pytest.mark.parametrize("place", range(3))
+def test_what_is_not_finite_is_refused_not_significant(place, what):
+    """A comparison with NaN is false, so that no replicate would count as more extreme."""
+    numbers = [np.ones(2), np.ones(2), np.random.default_rng(0).normal(size=(99, 2))]
+    numbers[place].flat[0] = what
+    with pytest.raises(ValueError, match="finite"):
+        statistics.max_t(*numbers, 0.05)
+
+
+def test_too_few_replicates_for_the_level_are_refused():
+    simulated = np.random.default_rng(0).normal(size=(19, 1))
+    assert statistics.quantile(simulated, 0.05) == simulated.max()
+    with pytest.raises(ValueError, match="18 replicates are too few"):
+        statistics.quantile(simulated[:18], 0.05)
+    with pytest.raises(ValueError, match="0 replicates"):
+        statistics.max_t(np.ones(1), np.ones(1), np.zeros((0, 1)), 0.05)
+
+
+def test_one_video_tells_nothing():
+    assert statistics.paired_t(np.ones(1), np.zeros(1)) == 1.0
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_holm_and_bh_are_statsmodels(seed):
     p = np.round(np.random.default_rng(seed).random(30) ** 3, 2)

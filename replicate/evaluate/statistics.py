@@ -43,9 +43,14 @@ def max_t(estimates: np.ndarray, errors: np.ndarray, deviations: np.ndarray, alp
         deviations: (replicates, cells) of replicates from the estimates, under the same weights in every cell.
         alpha: of the quantiles.
 
+    Raises:
+        ValueError: a number is not finite, which would count as the rarest of all; or there are too few replicates.
+
     Source: Westfall and Young (1993), algorithm 2.8; harness anchors, section C3.
     """
     replicates = len(deviations)
+    if not (np.isfinite(estimates).all() and np.isfinite(errors).all() and np.isfinite(deviations).all()):
+        raise ValueError("estimates, errors and deviations must be finite; leave out cells that are undefined")
     statistics = _studentised(np.abs(estimates), errors)
     simulated = np.abs(deviations)
     for cell, error in enumerate(errors):
@@ -72,9 +77,16 @@ def _studentised(sizes: np.ndarray, errors: np.ndarray) -> np.ndarray:
 
 
 def quantile(simulated: np.ndarray, alpha: float) -> np.ndarray:
-    """(cells,) values that a share alpha of (replicates, cells) exceeds: the one that fits p = (1 + #) / (B + 1)."""
-    replicates = len(simulated)
-    rank = min(replicates, int(np.ceil((1 - alpha) * (replicates + 1) - 1e-9)))
+    """(cells,) values that a share alpha of (replicates, cells) exceeds: the one that fits p = (1 + #) / (B + 1).
+
+    Raises:
+        ValueError: no p can be as small as alpha.
+    """
+    rank = int(np.ceil((1 - alpha) * (len(simulated) + 1) - 1e-9))
+    if rank > len(simulated):
+        raise ValueError(
+            f"{len(simulated)} replicates are too few for alpha = {alpha}; at least 1 / alpha - 1 are needed"
+        )
     return np.sort(simulated, axis=0)[rank - 1]
 
 
@@ -114,9 +126,9 @@ def t_interval(values: np.ndarray, overlap: float, alpha: float) -> Interval:
 
 
 def paired_t(column: np.ndarray, baseline: np.ndarray) -> float:
-    """Two-sided p of a paired t test over videos; 1 where no video differs."""
+    """Two-sided p of a paired t test over videos; 1 where no video differs, or fewer than two are there to vary."""
     difference = column - baseline
-    if not difference.any():
+    if len(difference) < 2 or not difference.any():
         return 1.0
     error = difference.std(ddof=1) / np.sqrt(len(difference))
     return float(2 * scipy.stats.t.sf(abs(difference.mean()) / error, len(difference) - 1)) if error else 0.0
