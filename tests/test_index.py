@@ -1,11 +1,18 @@
 """Claims: the index says where every record lies and what it is; a killed build goes on; what cannot be used stops it
-with file, record and byte, or is left out and listed, up to a number; verifying lists every fault in one pass."""
+with file, record and byte, or is left out and listed, up to a number; verifying lists every fault in one pass; several
+processes write, list and refuse the same as one; memory does not grow with the number of shards."""
 
 import hashlib
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
 
 import numpy as np
+import psutil
 import pytest
 from records import TWO, flip, sequence, video, write
 
@@ -18,6 +25,7 @@ from replicate.errors import DataError
 from replicate.record import read_json
 
 IDS = [["a0", "a1", "a2"], ["b0"], ["c0", "c1"]]
+PATIENCE = 60  # seconds; a machine may be busy
 NAMES = ["part0.tfrecord", "part1.tfrecord", "part2.tfrecord"]
 
 
@@ -61,6 +69,60 @@ def tree(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def many(folder, shards=12):
+    """Shards of unequal length; the second is far longer than any other, so that it is the last to be read."""
+    for shard in range(shards):
+        count = 150 if shard == 1 else 1 + shard
+        payloads = [video(f"{shard}-{n}", (n % 10, 7), frames=1 + n % 6) for n in range(count)]
+        write(folder / f"s{shard:02d}.tfrecord", payloads)
+    return find_shards(folder, ["*.tfrecord"])
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_number_of_processes_changes_nothing(tmp_path, processes):
+    many(tmp_path / "data")
+    build(tmp_path / "data", tmp_path / "one")
+    seen = []
+    build(tmp_path / "data", tmp_path / "several", processes=processes, progress=lambda *event: seen.append(event))
+    assert tree(tmp_path / "several") == tree(tmp_path / "one")
+    done = [event[0] for event in seen]
+    assert done == sorted(done) and seen[-1][0] == seen[-1][1] == sum(
+        path.stat().st_size for path in (tmp_path / "data").iterdir()
+    )
+
+
+def test_columns_are_written_as_numpy_writes_them(corpus, tmp_path):
+    index = build(corpus, tmp_path / "index")
+    for name in indexing.COLUMNS:
+        np.save(tmp_path / "column.npy", np.array(getattr(index, name)))
+        assert (tmp_path / "column.npy").read_bytes() == (tmp_path / "index" / f"{name}.npy").read_bytes()
+
+
+def test_an_index_of_nothing_is_empty(tmp_path):
+    build_index(TWO, tmp_path, [], tmp_path / "index")
+    index = Index.open(tmp_path / "index", tmp_path)
+    assert index.count == 0 and index.label_offsets.tolist() == [0]
+
+
+def test_joining_holds_one_part_at_a_time(tmp_path):
+    records, shards = 20_000, 30
+    columns = {
+        "record": np.arange(records, dtype=np.int32), "offset": np.arange(records), "ids": np.full(records, b"abcd"),
+        "frames": np.ones(records, np.int16), "label_counts": np.full(records, 3),
+        "label_values": np.zeros(3 * records, np.int16),
+    }  # fmt: skip
+    (tmp_path / "parts").mkdir()
+    for shard in range(shards):
+        np.savez(tmp_path / "parts" / f"{shard:06d}.npz", **columns)
+    summaries = [indexing._Part(records, 3 * records, 4, [], "")] * shards
+    tracemalloc.start()
+    indexing._join(tmp_path / "parts", summaries, tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    written = sum(path.stat().st_size for path in tmp_path.glob("*.npy"))
+    assert peak < written / 6
+
+
 @pytest.mark.parametrize("killed_at", [0, 1, 2])
 def test_a_killed_build_goes_on_and_ends_the_same(corpus, tmp_path, monkeypatch, killed_at):
     build(corpus, tmp_path / "whole")
@@ -80,6 +142,45 @@ def test_a_killed_build_goes_on_and_ends_the_same(corpus, tmp_path, monkeypatch,
     build(corpus, tmp_path / "index")
     assert [name for name in read if name != "killed"] == NAMES  # no shard is read twice
     assert tree(tmp_path / "index") == tree(tmp_path / "whole")
+
+
+def start_and_wait(corpus, out, parts):
+    """A build by two processes in a process of its own, once it has written so many parts."""
+    program = f"""
+from pathlib import Path
+from records import TWO
+from replicate.data.index import build_index, find_shards
+root = Path({str(corpus)!r})
+build_index(TWO, root, find_shards(root, ["*.tfrecord"]), Path({str(out)!r}), processes=2)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    build = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + PATIENCE
+    while len(list((out / "parts").glob("*.npz"))) < parts and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return build
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_killed_with_its_processes_it_goes_on_and_reads_no_shard_twice(tmp_path, monkeypatch, sent):
+    corpus, out = tmp_path / "data", tmp_path / "index"
+    names = many(corpus, 6)
+    build(corpus, tmp_path / "whole")
+    (corpus / names[4]).rename(tmp_path / "later")
+    os.mkfifo(corpus / names[4])  # whoever reads it waits
+    running = start_and_wait(corpus, out, 5)
+    readers = psutil.Process(running.pid).children()
+    running.send_signal(sent)
+    running.wait(PATIENCE)
+    assert not psutil.wait_procs(readers, timeout=PATIENCE)[1]
+    assert sorted(path.name for path in out.iterdir()) == ["parts"]
+    assert sorted(path.name for path in (out / "parts").iterdir()) == [f"{n:06d}.npz" for n in (0, 1, 2, 3, 5)]
+    (tmp_path / "later").replace(corpus / names[4])
+    real, read = indexing.scan.scan, []
+    monkeypatch.setattr(indexing.scan, "scan", lambda *given: read.append(given[1].name) or real(*given))
+    build(corpus, out)
+    assert read == [names[4]]
+    assert tree(out) == tree(tmp_path / "whole")
 
 
 def damage(corpus):
@@ -106,6 +207,37 @@ def test_an_unusable_record_stops_the_build_with_its_place_and_remedies(corpus, 
         build(corpus, tmp_path / "index", max_corrupt=1)
 
 
+@pytest.mark.parametrize("processes", [1, 3])
+def test_the_fault_that_is_one_too_many_is_the_same_for_any_number_of_processes(tmp_path, processes):
+    """Shard 1 is read last of all and has the first two faults, of which a later shard knows nothing when it meets its own."""
+    names = many(tmp_path / "data", 6)
+    wrong = [(1, 50), (1, 149), (3, 2), (5, 0)]
+    for shard, record in wrong:
+        path = tmp_path / "data" / names[shard]
+        flip(path, [offset for offset, _ in iterate_records(path)][record] + HEADER + 30)
+    for allowed, (shard, record) in enumerate(wrong):
+        before = sum(earlier == shard for earlier, _ in wrong[:allowed])
+        said = rf"{names[shard]}, record {record} at byte \d+: CRC of the data differs \(flipped bits\)"
+        said += rf" \({before} before it in this file were skipped\)" if before else ""
+        with pytest.raises(RecordError, match=rf"{said}; download the file again, .* allow more by --max-corrupt$"):
+            build(tmp_path / "data", tmp_path / f"index{allowed}", max_corrupt=allowed, processes=processes)
+        assert [path.name for path in (tmp_path / f"index{allowed}").iterdir()] == ["parts"]
+        assert not list((tmp_path / f"index{allowed}" / "parts").glob(".*"))
+    build(tmp_path / "data", tmp_path / "index", max_corrupt=len(wrong), processes=processes)
+    skipped = read_json(tmp_path / "index" / "index.json")["skipped"]
+    assert [(fault["file"], fault["record"]) for fault in skipped] == [(names[shard], n) for shard, n in wrong]
+
+
+def test_parts_of_a_more_generous_build_do_not_widen_what_is_allowed(corpus, tmp_path):
+    expected = damage(corpus)
+    (corpus / NAMES[2]).rename(tmp_path / "later")
+    with pytest.raises(RecordError, match="part2.tfrecord: cannot be read: No such file"):
+        build_index(TWO, corpus, NAMES, tmp_path / "index", max_corrupt=1)
+    (tmp_path / "later").rename(corpus / NAMES[2])
+    with pytest.raises(RecordError, match=f"record 1 at byte {expected[0]['offset']}: CRC of the data"):
+        build(corpus, tmp_path / "index", max_corrupt=0)
+
+
 def test_allowed_faults_are_left_out_and_listed_and_numbers_stay(corpus, tmp_path):
     expected = damage(corpus)
     skipped = build_index(TWO, corpus, NAMES, tmp_path / "index", max_corrupt=2)
@@ -124,10 +256,14 @@ def test_a_shard_without_a_usable_record_may_be_left_out(corpus, tmp_path):
     assert index.shards[1]["records"] == 0 and index.count == 5
 
 
-def test_a_file_that_cannot_be_read_at_all_is_never_left_out(corpus, tmp_path):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_file_that_cannot_be_read_at_all_is_never_left_out(corpus, tmp_path, processes):
     (corpus / NAMES[1]).write_bytes(b"")
     with pytest.raises(RecordError, match="part1.tfrecord: the file is empty"):
-        build(corpus, tmp_path / "index", max_corrupt=100)
+        build(corpus, tmp_path / "index", max_corrupt=100, processes=processes)
+    (corpus / NAMES[1]).unlink()
+    with pytest.raises(RecordError, match="part1.tfrecord: cannot be read: No such file or directory$"):
+        build_index(TWO, corpus, NAMES, tmp_path / "index", max_corrupt=100, processes=processes)
 
 
 def test_an_id_that_occurs_twice_is_refused_with_both_places(corpus, tmp_path):
@@ -196,12 +332,34 @@ def test_verify_lists_every_fault_in_one_pass(corpus):
     write(corpus / "twice.tfrecord", [video("a1")])
     expected.append("twice.tfrecord, record 0 at byte 0: the id 'a1' occurs before, in part0.tfrecord, record 1")
 
+    (corpus / "nowhere.tfrecord").symlink_to("missing")
+    expected.append("nowhere.tfrecord: cannot be read: No such file or directory")
+
     shards = find_shards(corpus, ["*.tfrecord"])
     seen = []
     faults = verify(TWO, corpus, shards, lambda *event: seen.append(event))
     assert sorted(str(fault) for fault in faults) == sorted(f"{corpus}/{line}" for line in expected)
-    whole = sum(os.path.getsize(corpus / name) for name in shards)
+    whole = sum(os.path.getsize(corpus / name) for name in shards if name != "nowhere.tfrecord")
+    assert [str(fault) for fault in verify(TWO, corpus, shards, processes=3)] == [str(fault) for fault in faults]
     assert seen[-1] == (whole, whole, "width.tfrecord")
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_repeated_ids_stand_among_the_other_faults_and_name_the_first(corpus, processes):
+    write(corpus / "x.tfrecord", [video("a1"), video("n0", frames=7), video("b0"), video("a1"), video("n1")])
+    write(corpus / "y.tfrecord", [video("n1", labels=(10,)), video("n1"), video("n2")])
+    faults = verify(TWO, corpus, [*NAMES, "x.tfrecord", "y.tfrecord"], processes=processes)
+    before = "occurs before, in"
+    assert [f"{os.path.basename(fault.file)} {fault.record}: {fault.reason}" for fault in faults] == [
+        f"x.tfrecord 0: the id 'a1' {before} part0.tfrecord, record 1",
+        "x.tfrecord 1: has 7 frames, more than 6",
+        f"x.tfrecord 2: the id 'b0' {before} part1.tfrecord, record 0",
+        f"x.tfrecord 3: the id 'a1' {before} part0.tfrecord, record 1",
+        "y.tfrecord 0: label 10 is out of range 0..9",
+        f"y.tfrecord 1: the id 'n1' {before} x.tfrecord, record 4",
+    ]
+    offsets = [offset for offset, _ in iterate_records(corpus / "x.tfrecord")]
+    assert [fault.offset for fault in faults[:4]] == offsets[:4]
 
 
 def test_verify_finds_nothing_wrong_with_a_good_corpus(corpus):

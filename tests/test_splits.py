@@ -64,6 +64,21 @@ def test_more_videos_leave_the_ranks_as_they_were():
     assert np.array_equal(few, many[:50])
 
 
+def test_ids_of_equal_rank_are_ordered_by_themselves(monkeypatch):
+    names = ids(200)[np.random.default_rng(0).permutation(200)]
+    monkeypatch.setattr(splits, "rank", lambda given, seed: np.arange(len(given), dtype=np.uint64) % 7)
+    order = splits._in_order_of_rank(names, 0)
+    assert order.dtype == np.int64
+    assert order.tolist() == sorted(range(200), key=lambda row: (row % 7, names[row]))
+
+
+def test_ranks_are_the_same_in_any_blocks(monkeypatch):
+    whole = rank(ids(100), 2)
+    for block in (1, 7, 100):
+        monkeypatch.setattr(splits, "_BLOCK", block)
+        assert np.array_equal(rank(ids(100), 2), whole)
+
+
 def test_ranks_are_the_keyed_hash_of_the_id():
     expected = hashlib.blake2b(b"v0001", digest_size=8, key=b"split 4").digest()
     assert rank(ids(2), 4)[1] == int.from_bytes(expected, "big")
