@@ -65,7 +65,7 @@ def run(profile: Profile, columns: list[str], steps: int) -> BenchmarkRecord:
     """Time the columns one group after the other, each freed before the next."""
     spec = SPECS["yt8m" if profile.dataset.name == "synthetic" else profile.dataset.name]
     nodes, generator, load = node_count(profile), np.random.default_rng(0), os.getloadavg()
-    warm_up = min(WARM_UP, max(1, steps // 3))
+    warm_up = min(WARM_UP, steps // 10)
     frames = [random_batch(profile, spec, nodes, generator) for _ in range(min(BATCHES, steps + warm_up))]
     states = [random_states(batch, profile.model.lstm_width, generator) for batch in frames]
     compute = dataclasses.replace(compute_of(profile), deterministic=False)

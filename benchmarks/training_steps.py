@@ -1,5 +1,6 @@
 """Training steps on random batches, timed: ours, and those of a loop that prepares frames on the host."""
 
+import contextlib
 import gc
 import itertools
 import math
@@ -21,7 +22,7 @@ from replicate.optimise import Optimiser
 from replicate.timing import own_gpu
 
 PAPER_FRAMES = 300
-WARM_UP, PLAIN_EVERY = 3, 8  # most steps that are dropped; the plain loop takes every eighth step
+WARM_UP, PLAIN_EVERY = 3, 8  # most steps that are dropped (few where few are timed); the plain loop takes every 8th
 ON_GPU_SECONDS = 2.0  # least time of the steps that a GPU is watched in, whose driver renews what it tells slowly
 
 
@@ -75,7 +76,7 @@ class Group:
         widths: by column, of each modality that a model reads.
         ours: seconds of every timed step.
         plain: seconds of the plain loop's steps, by column and padding; the DNN reads no frames and has none.
-        peaks: most bytes in use during a column's steps, without what the others of the group hold.
+        peaks: most bytes in use during a column's first step, without what the others of the group hold.
         back_to_back: on a GPU, seconds of a step among many that nobody waited for in between.
         gpu: what NVML said while they ran.
     """
@@ -109,12 +110,12 @@ class Group:
         for number in range(-warm_up, steps):
             for column in self.columns if number % 2 else self.columns[::-1]:
                 batch = batches[column][number % len(batches[column])]
-                if number < 0:
-                    self._warm_up(column, batch)
-                    continue
                 optimiser = self.optimisers[column]
-                self.ours[column].append(seconds(lambda of=optimiser, on=batch: of.step(on), self.compute))
-                if number % PLAIN_EVERY == 0:
+                with self._peak(column) if number == -warm_up else contextlib.nullcontext():
+                    taken = seconds(lambda of=optimiser, on=batch: of.step(on), self.compute)
+                if number >= 0:
+                    self.ours[column].append(taken)
+                if number >= 0 and number % PLAIN_EVERY == 0:
                     self._run_plain(column, batch)
         if self.compute.device == "cuda":
             for column in self.columns:
@@ -137,19 +138,20 @@ class Group:
         ratios = [ours / before for ours, before in zip(self.ours[column], self.ours[baseline], strict=True)]
         return tuple(float(each) for each in np.quantile(ratios, [0.25, 0.5, 0.75]))
 
-    def _warm_up(self, column: str, batch: Batch) -> None:
-        """One step, and the most memory in it."""
+    @contextlib.contextmanager
+    def _peak(self, column: str) -> Iterator[None]:
+        """Notes the most memory in a step of the column."""
         others = sum(_held(each) for name, each in self.optimisers.items() if name != column)
         if self.compute.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-            self.optimisers[column].step(batch)
+            yield
             peak = torch.cuda.max_memory_allocated()
         else:
             gc.collect()
             with meters.ProcessMeter() as meter:
-                self.optimisers[column].step(batch)
+                yield
             peak = meter.peak
-        self.peaks[column] = max(self.peaks[column], peak - others)
+        self.peaks[column] = peak - others
 
     def _back_to_back(self, column: str, batches: list[Batch], steps: int) -> None:
         """Steps as training takes them on a GPU: issued without waiting for the one before."""

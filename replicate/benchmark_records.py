@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from replicate.schema import Record, read_record
+from replicate.errors import MissingResult
+from replicate.record import read_json
+from replicate.schema import Record
 
 FOLDER = Path(__file__).resolve().parent.parent / "results" / "benchmarks"  # of a checkout; an installed copy has none
 
@@ -105,4 +107,13 @@ def read_all(folder: Path) -> list[BenchmarkRecord]:
     Raises:
         MissingResult: a file there is no such record.
     """
-    return [read_record(path, BenchmarkRecord) for path in sorted(folder.glob("*.json"))]
+    return [_read(path) for path in sorted(folder.glob("*.json"))]
+
+
+def _read(path: Path) -> BenchmarkRecord:
+    try:
+        return BenchmarkRecord.model_validate(read_json(path))
+    except ValueError as error:
+        first = str(error).splitlines()[0]
+        remedy = f"remove it, or make it anew with `python -m benchmarks.train --record {path}`"
+        raise MissingResult(f"{path} is no benchmark record ({first}); {remedy}") from None

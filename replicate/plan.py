@@ -1,8 +1,7 @@
 """What a command would do and why, from keys alone; and what it would cost, by a documented estimate.
 
-The estimate of a training job is videos x epochs x seconds per video. Seconds per video come, in this order, from the
-timing record of the same column and sizes in this run directory; for the paper's profile from the paper's own Table 2
-(two RTX 2080 Ti); else from the column's arithmetic (forward FLOP x 3) at a stated rate. Epochs are the maximum.
+The estimate of a training job is videos x epochs x seconds per video, scoring of the tune videos included; epochs are
+the maximum. `replicate.speed` says where seconds per video come from; the plan names the source of each column.
 """
 
 from dataclasses import dataclass
@@ -11,20 +10,19 @@ from typing import Any
 
 from tabulate import tabulate
 
-from replicate import manifest, reference
+from replicate import manifest
 from replicate.columns import AGGREGATOR, COLUMNS
 from replicate.config import Profile
 from replicate.progress import duration
-from replicate.record import read_json
+from replicate.speed import Speeds
 from replicate.stages import Job, in_order
 
-PAPER_VIDEOS, PAPER_FRAMES = 4_000_000, 300
 VIDEOS = {"paper": 5_001_275, "audioset": 42_531}  # labelled videos of 2018; clips of the files that the profile names
 AUDIOSET_TRAINING = 22_160  # clips of the balanced training set
 NODES = {"synthetic": 120, "audioset": 557, "yt8m": 640, "yt8m-video": 640}
 MEAN_LENGTH = 0.73  # of the frame limit: 218 of 300 frames
 GENERATED = 30e6  # bytes of synthetic frames per second
-RATE = {"cpu": 15e9, "cuda": 5e12}  # training FLOP per second and job that small models were seen to reach
+FORWARD = 1 / 3  # of a training step's time, which is a forward and a backward pass
 
 
 @dataclass(frozen=True)
@@ -39,20 +37,20 @@ class Row:
     basis: str = ""
 
 
-def plan(targets: list[Job], profile: Profile, runs: Path) -> list[Row]:
+def plan(targets: list[Job], runs: Path) -> list[Row]:
     """All jobs that the targets need, in order. `runs` need not exist."""
-    rows = []
+    rows, speeds = [], Speeds(runs)
     for job in in_order(targets):
         if manifest.is_done(job.folder(runs)):
             rows.append(Row(job, True, ""))
         else:
-            rows.append(Row(job, False, reason(job, runs), *estimate(job, profile, runs)))
+            rows.append(Row(job, False, reason(job, runs), *estimate(job, speeds)))
     return rows
 
 
 def describe(targets: list[Job], profile: Profile, runs: Path) -> str:
     """The plan as text: a line per job, then totals and what they rest on."""
-    rows = plan(targets, profile, runs)
+    rows = plan(targets, runs)
     open_rows = [row for row in rows if not row.done]
     table = [(row.job.label, _time(row.seconds), _size(row.bytes), row.why) for row in open_rows]
     lines = [f"{profile.title}: {len(rows) - len(open_rows)} of {len(rows)} jobs are done"]
@@ -75,8 +73,19 @@ def describe(targets: list[Job], profile: Profile, runs: Path) -> str:
             for column, size in memory.items()
         )
     )
-    lines.append("estimates of time rest on: " + "; ".join(sorted({row.basis for row in open_rows if row.basis})))
-    return "\n".join(lines)
+    lines.append("estimates of time rest on")
+    return "\n".join([*lines, *(f"- {basis}: {', '.join(columns)}" for basis, columns in _bases(open_rows).items())])
+
+
+def _bases(rows: list[Row]) -> dict[str, list[str]]:
+    """What the estimates rest on, and which columns each source is for."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        column = row.job.parameters.get("column")
+        title = "DNN's LSTM" if column == AGGREGATOR else COLUMNS[column].title if column else row.job.stage.name
+        if row.basis and title not in found.setdefault(row.basis, []):
+            found[row.basis].append(title)
+    return found
 
 
 def _time(seconds: float | None) -> str:
@@ -148,18 +157,20 @@ def video_counts(profile: Profile) -> dict[str, int | None]:
     return counts
 
 
-def estimate(job: Job, profile: Profile, runs: Path) -> tuple[float | None, int | None, str]:
-    """(seconds, bytes on disk, where the seconds come from); None where nothing can be said."""
-    counts = video_counts(profile)
+def estimate(job: Job, speeds: Speeds) -> tuple[float | None, int | None, str]:
+    """(seconds, bytes on disk, where the seconds come from) under the job's own profile, which in a study is that of a
+    variant; None where nothing can be said."""
+    profile, counts = job.profile, video_counts(job.profile)
     column = job.parameters.get("column", "")
     if job.stage.name == "synthesize":
         size = int(profile.synthetic.videos * profile.dataset.frame_limit * MEAN_LENGTH * 1152)
         return size / GENERATED, size, f"{GENERATED / 1e6:.0f} MB/s of generated frames"
     if column not in COLUMNS and column != AGGREGATOR or column in COLUMNS and not COLUMNS[column].trained:
         return None, None, ""
-    per_video, basis = seconds_per_video(column, profile, runs)
+    per_video, basis = speeds.seconds_per_video(column, profile)
     if job.stage.name == "train" and counts["train"]:
-        return per_video * counts["train"] * profile.training.epochs, None, basis
+        videos = counts["train"] + FORWARD * (counts["tune"] or 0)
+        return per_video * videos * profile.training.epochs, None, basis
     if job.stage.name == "time":
         timing = profile.timing
         steps = timing.repeats * (timing.steps + timing.warm_up_steps)
@@ -167,40 +178,8 @@ def estimate(job: Job, profile: Profile, runs: Path) -> tuple[float | None, int 
     rows = counts["all" if job.stage.name == "aggregate" else job.parameters.get("part", "pool")]
     if job.stage.name in ("predict", "explain", "aggregate") and rows:
         width = {"predict": NODES[profile.dataset.name], "aggregate": profile.model.lstm_width, "explain": 1}
-        return per_video / 3 * rows, rows * width[job.stage.name] * 4, basis  # forward only: a third of a training step
+        return per_video * FORWARD * rows, rows * width[job.stage.name] * 4, basis
     return None, None, ""
-
-
-def seconds_per_video(column: str, profile: Profile, runs: Path) -> tuple[float, str]:
-    """Training seconds per video and where the figure comes from."""
-    for path in sorted(runs.glob("time/*/record.json")):
-        record = read_json(path)
-        if record.get("column") == column and record.get("profile") == profile.name:
-            return 1 / record["videos_per_second"], "timed here"
-    timed = "rnn" if column == AGGREGATOR else column  # the DNN's LSTM has no row in Table 2
-    if profile.dataset.name == "yt8m" and timed in reference.table2():
-        scale = profile.dataset.frame_limit / PAPER_FRAMES
-        return reference.table2()[timed][0] * 60 / PAPER_VIDEOS * scale, "the paper's Table 2"
-    return forward_flop(column, profile) * 3 / RATE[profile.run.device], f"{RATE[profile.run.device]:.0e} FLOP/s"
-
-
-def forward_flop(column: str, profile: Profile) -> float:
-    """Multiply-adds x 2 of one video through a column's widest layers, within a factor of two, and without torch, which
-    a machine under examination may lack; `model_sizes` counts exactly."""
-    model, frames = profile.model, profile.dataset.frame_limit
-    width = 128 if profile.dataset.name == "audioset" else 1152
-    family = "dnn" if column == AGGREGATOR else COLUMNS[column].family
-    if column == "dnn":
-        return 2.0 * (model.lstm_width * model.head[0] + 640 * model.head[-1])
-    if family in ("dnn", "rnn"):
-        gates, hidden = (4, model.lstm_width) if family == "dnn" else (3, model.gru_width)
-        return 2.0 * frames * gates * hidden * (width + hidden)
-    if family == "netvlad":
-        clusters = max(model.netvlad_clusters)
-        return 4.0 * frames * width * clusters + 2.0 * clusters * width * model.netvlad_width
-    size = model.transformer_width
-    layer = 8 * size * size + 4 * size * model.transformer_feedforward + 4 * frames * size
-    return frames * (2.0 * width * size + model.transformer_layers * layer)
 
 
 def training_memory(profile: Profile) -> dict[str, float]:

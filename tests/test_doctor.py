@@ -7,7 +7,7 @@ import signal
 import pytest
 from click.testing import CliRunner
 
-from replicate import plan
+from replicate import speed
 from replicate.cli.doctor import as_text
 from replicate.cli.doctor import doctor as verb
 from replicate.config import load_profile
@@ -77,9 +77,9 @@ def test_what_the_system_does_not_tell_is_unknown():
 
 
 def test_the_time_without_a_gpu_is_the_plans_rate_of_arithmetic(monkeypatch):
-    monkeypatch.setattr(plan, "forward_flop", lambda column, profile: 1e9)
+    monkeypatch.setattr(speed, "forward_flop", lambda column, profile: 1e9)
     columns = [column for column in PAPER.run.columns if not column.endswith("ens")]
-    expected = len(columns) * 3 * 1e9 * 4_000_000 * 10 / plan.RATE["cpu"]
+    expected = len(columns) * 3 * 1e9 * 4_000_000 * 10 / speed.RATE["cpu"]
     assert doctor.processor_seconds(PAPER) == pytest.approx(expected)
     found = by_topic(doctor.beside_paper(paper_machine(gpus=None, gpus_missing="why"), PAPER))
     assert f"about {expected / (365.25 * 86400):.1f} years" in found["GPUs"].meaning

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import psutil
 
-from replicate import plan
+from replicate import plan, speed
 from replicate.columns import COLUMNS
 from replicate.config import Profile
 from replicate.hardware import accounting
@@ -172,8 +172,8 @@ def processor_seconds(profile: Profile) -> float:
     """Of training every column of a profile on processor cores, by the plan's rate of arithmetic."""
     videos = plan.video_counts(profile)["train"] or 0
     columns = [column for column in profile.run.columns if column in COLUMNS and COLUMNS[column].trained]
-    flop = sum(3 * plan.forward_flop(column, profile) for column in columns)
-    return flop * videos * profile.training.epochs / plan.RATE["cpu"]
+    flop = sum(3 * speed.forward_flop(column, profile) for column in columns)
+    return flop * videos * profile.training.epochs / speed.RATE["cpu"]
 
 
 def _years(seconds: float) -> str:
@@ -188,7 +188,7 @@ def for_profile(machine: dict[str, Any], profile: Profile, data_dir: Path | None
     """Data, disk, memory and device of the chosen profile."""
     findings = _data(profile, data_dir) if profile.dataset.name != "synthetic" else []
     graph = Graph(profile, None, lambda folder, profile: None)
-    needed = sum(row.bytes or 0 for row in plan.plan(graph.results(profile.run.columns), profile, runs))
+    needed = sum(row.bytes or 0 for row in plan.plan(graph.results(profile.run.columns), runs))
     findings.append(_room("disk for results", runs, needed, "choose another --out, or make room"))
     return [*findings, *_device(machine, profile)]
 
