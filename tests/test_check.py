@@ -291,3 +291,66 @@ def test_against_the_paper_supported_is_inside_and_refuted_is_outside(tmp_path):
     bad = run_check(GOLDEN, "--against", "paper", "--results", tmp_path / "bad", "--format", "json")
     assert bad.exit_code == 1
     assert {cell["name"]: cell["state"] for cell in json.loads(bad.output)["cells"]}["gain-rnn-gap"] == "outside"
+
+
+@pytest.mark.parametrize("name", [golden.DIGESTS, golden_answers.ANSWERS])
+@pytest.mark.parametrize("content", ["", '{"fixed": {"a', "{}", "[]", "null"])
+def test_a_damaged_file_of_the_reference_is_one_sentence_and_never_counts_as_a_cell_outside(tmp_path, name, content):
+    folder = shutil.copytree(GOLDEN, tmp_path / "golden")
+    (folder / name).write_text(content, encoding="utf-8")
+    layer = "digests" if name == golden.DIGESTS else "answers"
+    result = run_check(folder, "--layer", layer)
+    assert result.exit_code == 3 and f"{folder / name} is damaged" in result.output, result.output
+    update = run_check(folder, "--update-golden", "--reason", "anew", "--layer", layer)
+    assert isinstance(update.exception, MissingResult) and "remove it" in str(update.exception)
+    assert (folder / name).read_text(encoding="utf-8") == content
+
+
+@pytest.mark.parametrize("name", [golden_answers.WEIGHTS, golden_answers.LOGITS])
+def test_damaged_weights_or_logits_are_not_comparable(tmp_path, name):
+    folder = shutil.copytree(GOLDEN, tmp_path / "golden")
+    (folder / name).write_bytes((GOLDEN / name).read_bytes()[:100])
+    result = run_check(folder, "--layer", "answers")
+    assert result.exit_code == 3 and "is not the file that" in result.output
+
+
+def test_a_file_in_place_of_a_folder_is_one_sentence(reference, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    missing = run_check(reference, "--results", file, "--layer", "results")
+    assert missing.exit_code == 3 and "run.json is missing" in missing.output
+    for more in ((), ("--update-golden", "--reason", "why")):
+        assert isinstance(run_check(file, "--layer", "digests", *more).exception, ConfigurationError)
+    folder = shutil.copytree(reference, tmp_path / "golden")
+    (folder / "smoke.json").unlink()
+    (folder / "smoke.json").mkdir()
+    (tmp_path / "results").mkdir()
+    run_in(tmp_path / "results")
+    result = run_check(folder, "--results", tmp_path / "results", "--layer", "results")
+    assert result.exit_code == 3 and "cannot be read" in result.output
+
+
+def test_a_field_that_the_reference_was_made_without_counts_as_its_default(reference, tmp_path):
+    folder = run_in(tmp_path)
+    other = shutil.copytree(reference, tmp_path / "golden")
+    made = read_json(other / "smoke.json")
+    assert made["configuration"].pop("coherence.relu") is False
+    write_json(other / "smoke.json", made)
+    assert run_check(other, "--results", tmp_path, "--layer", "results").exit_code == 0
+    path = folder / "records" / "run.json"
+    record = read_json(path)
+    write_json(path, record | {"configuration": record["configuration"] | {"coherence.relu": True}})
+    result = run_check(other, "--results", tmp_path, "--layer", "results")
+    assert result.exit_code == 3 and "coherence.relu is True, in the reference False" in result.output
+
+
+def test_results_that_call_themselves_another_profile_are_not_comparable(reference, tmp_path):
+    path = run_in(tmp_path) / "records" / "run.json"
+    write_json(path, read_json(path) | {"profile": "mine"})
+    result = run_check(reference, "--results", tmp_path, "--layer", "results")
+    assert result.exit_code == 3 and "of the profile 'mine'" in result.output
+
+
+def test_a_blank_reason_is_none():
+    result = run_check(GOLDEN, "--update-golden", "--reason", "  ")
+    assert isinstance(result.exception, ConfigurationError)

@@ -18,7 +18,17 @@ from torch import nn
 
 from replicate import models
 from replicate.check.cells import Cell, within
-from replicate.check.digests import BATCH, FRAME_LIMIT, LEVELS, PARENTS, SPEC, FixedCorpus, fixed_corpus
+from replicate.check.digests import (
+    BATCH,
+    FRAME_LIMIT,
+    LEVELS,
+    PARENTS,
+    REMOVE,
+    SPEC,
+    FixedCorpus,
+    fixed_corpus,
+    read_layer,
+)
 from replicate.columns import AGGREGATOR, COLUMNS
 from replicate.compute import Compute
 from replicate.config import CoherenceConfig, ModelConfig, TrainingConfig
@@ -27,7 +37,7 @@ from replicate.data.splits import Split
 from replicate.errors import DataError, MissingResult
 from replicate.evaluate.metrics import evaluate
 from replicate.predict import infer
-from replicate.record import file_digest, read_json, write_bytes, write_json
+from replicate.record import file_digest, write_bytes, write_json
 from replicate.scores import mean_probability
 from replicate.train import WEIGHTS as TRAINED
 from replicate.train import train
@@ -137,13 +147,13 @@ def _metric_cell(column: str, computed: dict[str, float], stored: dict[str, floa
 
 
 def _read(folder: Path) -> tuple[dict[str, States], States, dict]:
-    missing = [folder / name for name in (WEIGHTS, LOGITS, ANSWERS) if not (folder / name).is_file()]
+    missing = [folder / name for name in (WEIGHTS, LOGITS) if not (folder / name).is_file()]
     if missing:
         raise MissingResult(f"{missing[0]} is missing; restore it, or {REMEDY}")
-    answers = read_json(folder / ANSWERS)
+    answers = read_layer(folder / ANSWERS, ("files", "metrics"), f"restore it, or {REMEDY}")
     for name, digest in answers["files"].items():
-        if file_digest(folder / name) != digest:
-            raise DataError(f"{folder / name} is not the file that {ANSWERS} speaks of; restore both")
+        if not (folder / name).is_file() or file_digest(folder / name) != digest:
+            raise Unfit(f"{folder / name} is not the file that {ANSWERS} speaks of; restore both")
     weights: dict[str, States] = {}
     for name, value in _tensors(folder / WEIGHTS).items():
         column, _, parameter = name.partition("/")
@@ -164,6 +174,8 @@ def update_answers(folder: Path, reason: str) -> None:
 
     What they learn does not matter; that they are trained makes their logits depend on what they are given.
     """
+    path = folder / ANSWERS
+    before = read_layer(path, ("reasons",), REMOVE)["reasons"] if path.exists() else ()
     with fixed_corpus(folder) as corpus:
         weights: dict[str, States] = {}
         for column in TRAINED_COLUMNS:
@@ -176,8 +188,7 @@ def update_answers(folder: Path, reason: str) -> None:
     flat = {f"{column}/{name}": value for column, each in weights.items() for name, value in each.items()}
     write_bytes(folder / WEIGHTS, to_bytes(flat))
     write_bytes(folder / LOGITS, to_bytes(logits))
-    path = folder / ANSWERS
-    reasons = [*(read_json(path)["reasons"] if path.is_file() else ()), reason]
+    reasons = [*before, reason]
     answers = {
         "metrics": all_metrics(logits, labels),
         "files": {name: file_digest(folder / name) for name in (WEIGHTS, LOGITS)},

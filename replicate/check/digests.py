@@ -183,15 +183,36 @@ def check_digests(folder: Path, data_dir: Path | None) -> list[Cell]:
         folder: of the reference.
         data_dir: where genuine files are; those that are not there are not checked.
     """
-    path = folder / DIGESTS
-    if not path.is_file():
-        return [Cell("digests", "reference", "missing", reason=f"{path} is missing; {REMEDY}")]
-    reference = read_json(path)
+    try:
+        reference = read_layer(folder / DIGESTS, ("fixed", "real"), REMEDY)
+    except MissingResult as error:
+        return [Cell("digests", "reference", "missing", reason=str(error))]
     cells = _compared(reference["fixed"], lambda: compute_digests(folder), required=True)
     return cells + _compared(reference["real"], lambda: real_digests(data_dir) if data_dir else {}, required=False)
 
 
+REMOVE = "restore it, or remove it and with it the reasons that it holds"
 REMEDY = "restore it, or make it with `replicate check --update-golden --layer digests --reason '...'`"
+
+
+def read_layer(path: Path, keys: tuple[str, ...], remedy: str) -> dict[str, Any]:
+    """A layer's JSON file.
+
+    Raises:
+        MissingResult: it is not there, or is not an object with these keys.
+    """
+    try:
+        found = read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingResult(f"{path} is missing; {remedy}") from None
+    except OSError as error:
+        raise MissingResult(f"{path} cannot be read ({error.strerror}); {remedy}") from None
+    except ValueError as error:
+        raise MissingResult(f"{path} is damaged ({error}); {remedy}") from None
+    missing = [key for key in keys if not isinstance(found, dict) or key not in found]
+    if missing:
+        raise MissingResult(f"{path} is damaged (it has no {missing[0]!r}); {remedy}")
+    return found
 
 
 def _compared(expected: dict[str, str], compute: Callable[[], dict[str, str]], required: bool) -> list[Cell]:
@@ -216,7 +237,7 @@ def update_digests(folder: Path, data_dir: Path | None, reason: str) -> None:
     if not (folder / CORPUS).is_file():
         write_corpus(folder)
     path = folder / DIGESTS
-    before: dict[str, Any] = read_json(path) if path.is_file() else {"real": {}, "reasons": []}
+    before = read_layer(path, ("real", "reasons"), REMOVE) if path.exists() else {"real": {}, "reasons": []}
     real = before["real"] | (real_digests(data_dir) if data_dir else {})
     reasons = [*before["reasons"], reason]
     write_json(path, {"fixed": compute_digests(folder), "real": real, "reasons": reasons})

@@ -20,17 +20,19 @@ import pydantic
 
 from replicate.check.cells import Cell, within
 from replicate.columns import COLUMNS
+from replicate.config import Profile
 from replicate.errors import ConfigurationError, MissingResult
 from replicate.record import digest, read_json, write_json
 from replicate.report.records import Records
 from replicate.schema import Level, Metric
+from replicate.stages import flatten
 
 DEFAULT_RERUN, DEFAULT_SEEDS = 0.01, 0.03  # half-widths where nothing was measured; fractions
 FLOOR = 1e-3  # of a measured half-width: processors differ by more than reruns on one of them show
 RERUN_FACTOR = 3.0  # times the largest difference between a run and its reruns, over the cells of a kind
 SEED_FACTOR = 4.5  # times the pooled standard deviation over seeds
 # Fields of a profile that may differ from the reference's and leave the results comparable; seeds choose the band.
-FREE = ("name", "title", "dataset.reader", "training.seeds", "timing", "tuning", "run")
+FREE = ("name", "title", "dataset.reader", "training.seeds", "timing", "tuning", "grid", "slurm", "run")
 ARITHMETIC = ("run.device", "run.precision")
 
 Kind = Literal["score", "increment"]
@@ -117,11 +119,20 @@ def compared_difference(records: Records, place: Place) -> float | None:
 
 def results_configuration(records: Records) -> dict[str, Any]:
     """The fields of a run's configuration that its results depend on."""
-    return {
-        name: value
-        for name, value in records.run.configuration.items()
-        if not any(name == free or name.startswith(f"{free}.") for free in FREE)
-    }
+    return {name: value for name, value in records.run.configuration.items() if _counts(name)}
+
+
+def _counts(field: str) -> bool:
+    return not any(field == free or field.startswith(f"{free}.") for free in FREE)
+
+
+def changed_fields(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Fields that results depend on whose values differ, with both values, by name; one that a side was made without
+    had the value that is its default now."""
+    default = dict(flatten(Profile(name="")))
+    names = sorted(name for name in found.keys() | expected.keys() if _counts(name))
+    values = {name: tuple(side.get(name, default.get(name)) for side in (found, expected)) for name in names}
+    return {name: pair for name, pair in values.items() if pair[0] != pair[1]}
 
 
 def data_identity(records: Records) -> str:
@@ -138,6 +149,8 @@ def read_reference(path: Path) -> Reference:
         return Reference.model_validate(read_json(path))
     except FileNotFoundError:
         raise MissingResult(f"{path} is missing; {remedy}") from None
+    except OSError as error:
+        raise MissingResult(f"{path} cannot be read ({error.strerror}); {remedy}") from None
     except (pydantic.ValidationError, ValueError) as error:
         raise MissingResult(f"{path} is no reference ({str(error).splitlines()[0]}); {remedy}") from None
 
@@ -168,13 +181,14 @@ def check_results(path: Path, records: Records) -> list[Cell]:
 
 def _differing(reference: Reference, records: Records) -> str:
     """Why results cannot be held against the reference; empty if they can."""
-    found, expected = results_configuration(records), reference.configuration
-    names = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    changed = changed_fields(results_configuration(records), reference.configuration)
     remedy = "run the profile as it is, or update the reference"
-    if names:
-        name = names[0]
-        more = f" (and {len(names) - 1} other fields)" if len(names) > 1 else ""
-        return f"{name} is {found.get(name)!r}, in the reference {expected.get(name)!r}{more}; {remedy}"
+    if records.run.profile != reference.profile:
+        return f"the results are of the profile {records.run.profile!r}, the reference of {reference.profile!r}"
+    if changed:
+        name, (found, expected) = next(iter(changed.items()))
+        more = f" (and {len(changed) - 1} other fields)" if len(changed) > 1 else ""
+        return f"{name} is {found!r}, in the reference {expected!r}{more}; {remedy}"
     if data_identity(records) != reference.data_identity:
         return f"the shards, the skipped records or the nodes are not those of the reference; {remedy}"
     if records.compare and reference.protocol_hash not in (None, records.compare.protocol_hash):
@@ -225,8 +239,8 @@ def update_results(path: Path, records: Records, reruns: Sequence[Records], reas
     places = declared(records.run.columns)
     values = {place.name: _values(records, place) for place in places}
     for rerun in reruns:
-        comparable = results_configuration(rerun) == results_configuration(records)
-        if not comparable or data_identity(rerun) != data_identity(records):
+        changed = changed_fields(results_configuration(rerun), results_configuration(records))
+        if changed or data_identity(rerun) != data_identity(records):
             raise ConfigurationError(f"{rerun.folder} is no rerun of {records.folder}: configuration or data differ")
         if not set(rerun.run.seeds) & set(records.run.seeds):
             raise ConfigurationError(f"{rerun.folder} has no seed of {records.folder}: {list(rerun.run.seeds)}")

@@ -44,8 +44,10 @@ def check(
     replicate check --against paper --profile audioset --results results
     replicate check --update-golden --reason "five seeds" --rerun other/results/smoke
     """
+    if Path(golden).exists() and not Path(golden).is_dir():
+        raise ConfigurationError(f"--golden {golden} is not a folder; name the one that holds the reference")
     if update_golden:
-        if against != "golden" or not reason:
+        if against != "golden" or not (reason and reason.strip()):
             raise ConfigurationError("--update-golden goes with --against golden and with --reason 'why it changes'")
         for line in _update(command, Path(golden), layers or ("results",), results, reason, reruns):
             click.echo(line)
