@@ -297,8 +297,13 @@ def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
     """
     try:
         return kind.model_validate(read_json(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise MissingResult(f"{path} is missing; run the command that makes it (`replicate all`) first") from None
-    except (pydantic.ValidationError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise MissingResult(f"{path} is no {kind.__name__} ({first}); make it anew with `replicate all`") from None
+    except OSError as error:
+        raise MissingResult(f"{path} cannot be read ({error.strerror}); restore it") from None
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
+    except ValueError as error:
+        what = str(error)
+    raise MissingResult(f"{path} is no {kind.__name__} ({what}); make it anew with `replicate all`")

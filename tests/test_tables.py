@@ -260,6 +260,14 @@ def test_missing_records_are_named(tmp_path):
     assert not (folder / "tables").exists()
 
 
+def test_tables_of_a_run_whose_comparison_is_missing_leave_increments_blank(tmp_path):
+    folder = write_fixture(tmp_path)
+    (folder / "records" / "compare.json").unlink()
+    tables.make_tables(folder)
+    text = (folder / "tables" / "table1.md").read_text(encoding="utf-8")
+    assert "No column was compared with another" in text and "(0.0)" not in text
+
+
 @pytest.mark.parametrize(
     ("plain", "escaped"),
     [

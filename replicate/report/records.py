@@ -21,6 +21,7 @@ from replicate.schema import (
 
 Kind = TypeVar("Kind", bound=Record)
 
+ANEW = "make the records anew with `replicate all`"
 CONDITIONAL = "Conditional on one trained model per column: training anew could move every number here."
 
 
@@ -52,14 +53,18 @@ class Records:
         """
         records = Path(folder) / "records"
         compare = records / "compare.json"
+        run = read_record(records / "run.json", RunRecord)
+        _check_run(records / "run.json", run)
         evaluate, train, explain = (
             {(record.column, record.seed): record for record in _read_all(records, stage, kind)}
             for stage, kind in (("evaluate", EvaluateRecord), ("train", TrainRecord), ("explain", ExplainRecord))
         )
+        for record in evaluate.values():
+            _check_evaluation(records / f"evaluate-{record.column}-{record.seed}.json", record, run)
         return cls(
             folder=Path(folder),
-            run=read_record(records / "run.json", RunRecord),
-            compare=read_record(compare, CompareRecord) if compare.is_file() else None,
+            run=run,
+            compare=read_record(compare, CompareRecord) if compare.exists() else None,
             evaluate=evaluate,
             train=train,
             explain=explain,
@@ -119,4 +124,37 @@ class Records:
 
 
 def _read_all(records: Path, stage: str, kind: type[Kind]) -> list[Kind]:
-    return [read_record(path, kind) for path in sorted(records.glob(f"{stage}-*.json"))]
+    return [_named(path, stage, read_record(path, kind)) for path in sorted(records.glob(f"{stage}-*.json"))]
+
+
+def _named(path: Path, stage: str, record: Kind) -> Kind:
+    """The record, if it is the one that its file's name says."""
+    parts = [getattr(record, name) for name in ("column", "seed") if hasattr(record, name)]
+    name = "-".join(map(str, [stage, *parts]))
+    if path.stem != name:
+        raise MissingResult(f"{path} holds the record of {name}; restore it, or make it anew with `replicate all`")
+    return record
+
+
+def _check_run(path: Path, run: RunRecord) -> None:
+    """Lists of a run record that must be as long as there are nodes, and seeds, which there must be."""
+    lengths = {name: len(getattr(run, name)) for name in ("node_names", "node_levels", "train_positives")}
+    for name, length in lengths.items():
+        if length != run.nodes:
+            raise MissingResult(f"{path}: {name} has {length} entries for {run.nodes} nodes; {ANEW}")
+    if not run.seeds:
+        raise MissingResult(f"{path}: seeds is empty; {ANEW}")
+
+
+def _check_evaluation(path: Path, record: EvaluateRecord, run: RunRecord) -> None:
+    """What a record of another run, or an edited one, has different."""
+    draws = {len(cell.draws) for cell in record.cells if cell.draws is not None}
+    facts = {
+        "videos": (record.videos, run.split["pool"]),
+        "draw_size": (record.draw_size, run.split["draw_size"]),
+        "draws": (max(draws, key=lambda count: count != run.split["draws"], default=None), run.split["draws"]),
+        "class_average_precision": (len(record.class_average_precision), run.nodes),
+    }
+    for name, (found, expected) in facts.items():
+        if found not in (expected, None):
+            raise MissingResult(f"{path} is of another run: {name} is {found}, in run.json {expected}; {ANEW}")

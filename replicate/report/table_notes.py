@@ -84,7 +84,7 @@ def divergence_notes(records: Records) -> list[str]:
 
 
 def _mark_notes(records: Records) -> list[str]:
-    if not records.pairs:
+    if not records.pairs or records.compare is None:
         return []
     family = sum(each.family == "primary" for each in records.compare.differences)
     seeds = len(records.run.seeds)
