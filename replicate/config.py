@@ -260,6 +260,23 @@ class RunConfig(Section):
         return tuple(dict.fromkeys((*columns, *own)))
 
 
+class SlurmConfig(Section):
+    """What `--slurm` submits: jobs of Slurm, each with one worker."""
+
+    jobs: Count = 4  # for work that needs no GPU
+    gpu_jobs: Count = 4  # for work that does, where run.device is "cuda"
+    partition: str = ""  # empty: Slurm's default, here and for account and walltime
+    gpu_partition: str = ""  # empty: as the others
+    account: str = ""
+    walltime: str = ""  # e.g. "24:00:00"; what it cuts off goes on with the next command
+    memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$")] = "16GB"  # of each job
+    cores: Annotated[int, Field(ge=0)] = 0  # of each job; at least run.threads_per_job
+    gpu_directive: str = "--gres=gpu:{gpus}"  # how this Slurm is asked for GPUs; as many as a job trains a model on
+    directives: tuple[str, ...] = ()  # further ones, e.g. "--constraint=a100", "--qos=long"
+    prologue: tuple[str, ...] = ()  # shell lines before a worker starts, e.g. "module load cuda"
+    interface: str = ""  # network between the machines, e.g. "ib0"; empty: Dask chooses
+
+
 class Profile(Section):
     """One complete description of a run."""
 
@@ -276,6 +293,7 @@ class Profile(Section):
     grid: GridConfig = GridConfig()
     timing: TimingConfig = TimingConfig()
     run: RunConfig = RunConfig()
+    slurm: SlurmConfig = SlurmConfig()
 
 
 def profile_names() -> list[str]:

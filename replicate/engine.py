@@ -10,7 +10,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from replicate.record import write_json, write_text
 from replicate.stages import Job, in_order
 
 TOPIC = "replicate-progress"
+SLURM = "slurm"  # in place of a scheduler's address
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def walk(targets: list[Job], settings: Settings, listener: Listener, scheduler: 
         targets: jobs whose results are wanted; their inputs come along.
         settings: profile and places.
         listener: is told of every start, step and end.
-        scheduler: address of a running Dask cluster; None starts one on this machine.
+        scheduler: address of a running Dask cluster; SLURM submits workers; None starts some on this machine.
 
     Returns:
         The number of jobs that ran.
@@ -172,105 +173,52 @@ def _write_log(folder: Path) -> Path:
     return log
 
 
-def _execute_in_worker(job: Job, settings: Settings, *_inputs: Any) -> None:
-    """A Dask task: `_inputs` are the results of the jobs it waits for, and carry nothing."""
+def _execute_in_worker(job: Job, settings: Settings, topic: str, expected: Any, *_inputs: Any) -> None:
+    """A Dask task.
+
+    Args:
+        job, settings: what is done.
+        topic: where the listener hears of it.
+        expected: what a worker on another machine holds itself against first.
+        _inputs: the results of the jobs that it waits for; they carry nothing.
+    """
     from distributed import get_worker
 
+    from replicate.cluster import expectation
+
+    if manifest.is_done(job.folder(settings.runs)):
+        return  # a worker that held the empty result went away, and Dask wants it anew
     worker = get_worker()
+    if expected:
+        try:
+            expectation.begin(expected, job, worker)
+        except ReplicateError as error:
+            raise _with_label(error, job.label) from None
+    task = worker.state.tasks[worker.get_current_task()]
     last = [0.0]
 
     def notify(event: Event) -> None:
+        if task.state in ("cancelled", "released", "forgotten"):
+            raise IncompleteRun("the command that asked for it has ended")
         now = time.monotonic()
         if event.kind != "step" or now - last[0] > 0.25:  # a few messages a second are enough for a person
             last[0] = now
-            worker.log_event(TOPIC, event.as_list())
+            worker.log_event(topic, event.as_list())
 
     execute(job, settings, notify)
 
 
 def _walk_with_dask(todo: list[Job], settings: Settings, listener: Listener, scheduler: str | None) -> None:
-    import dask
-    from distributed import Client
+    from replicate.cluster import start, walking
 
-    run = settings.profile.run
-    libraries = ("OMP", "MKL", "OPENBLAS", "NUMBA")
-    options = {
-        "distributed.scheduler.allowed-failures": 0,  # a job whose worker dies is reported, not tried on another
-        "distributed.scheduler.events-cleanup-delay": "1h",
-        "distributed.worker.daemon": True,
-        "distributed.worker.memory.pause": False,
-        "distributed.worker.memory.spill": False,
-        "distributed.worker.memory.target": False,
-        "distributed.worker.memory.terminate": False,
-        "distributed.admin.tick.limit": "1h",  # training steps hold the interpreter for long; that is no fault
-        "distributed.worker.multiprocessing-method": "spawn",
-        "distributed.nanny.pre-spawn-environ": {
-            **{f"{library}_NUM_THREADS": str(run.threads_per_job) for library in libraries},
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuDNN's recurrent layers are deterministic only with it
-            # Dask's own setting gives memory back after every tensor; the page faults cost a third of a training step.
-            "MALLOC_TRIM_THRESHOLD_": str(1 << 29),
-            "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
-        },
-    }
-    with dask.config.set(options), contextlib.ExitStack() as stack:
-        if scheduler is None:
-            client = stack.enter_context(Client(stack.enter_context(_local_cluster(run, len(todo)))))
-        else:
-            try:
-                client = stack.enter_context(Client(scheduler, timeout="20s"))
-            except (OSError, ValueError) as error:
-                message = f"--scheduler {scheduler}: no Dask scheduler answers there ({error})"
-                raise ConfigurationError(f"{message}; start one, or leave the option out") from None
-        client.subscribe_topic(TOPIC, lambda event: listener.notify(Event(*event[1])))
-        _gather(_submit(client, todo, settings), listener)
-
-
-def _local_cluster(run: Any, jobs: int) -> Any:
-    from distributed import LocalCluster
-
-    workers = run.workers or max(1, len(os.sched_getaffinity(0)) // run.threads_per_job)
-    return LocalCluster(
-        n_workers=min(workers, jobs),
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address="127.0.0.1:0",  # any free port: without one, Dask takes 8787 and warns if it is taken
-        memory_limit=0,
-        silence_logs=100,  # failures come back as exceptions, with our own words
-    )
-
-
-def _submit(client: Any, todo: list[Job], settings: Settings) -> dict[Any, Job]:
-    """Submit every job with the futures of its inputs; exclusive jobs wait for everything before them."""
-    futures: dict[str, Any] = {}
-    for job in todo:
-        waits = (
-            list(futures.values())
-            if job.stage.exclusive
-            else [futures[needed.key] for needed in job.inputs.values() if needed.key in futures]
+    if scheduler:  # others may have another working directory
+        settings = replace(settings, runs=settings.runs.absolute())
+    where = settings.runs, settings.data_dir
+    with start.cluster(todo, settings.profile, *where, listener, scheduler) as cluster:
+        topic = f"{TOPIC}-{cluster.walk}"
+        cluster.client.subscribe_topic(topic, lambda event: listener.notify(Event(*event[1])))
+        arguments = settings, topic, cluster.expected
+        walk = walking.Walk(
+            cluster.client, _execute_in_worker, arguments, cluster.walk, cluster.offered, listener, cluster.look
         )
-        name = f"{job.stage.name}-{job.key}"
-        futures[job.key] = client.submit(_execute_in_worker, job, settings, *waits, key=name, pure=False, retries=0)
-    return {futures[job.key]: job for job in todo}
-
-
-def _gather(jobs: dict[Any, Job], listener: Listener) -> None:
-    """Wait for all; then raise the first failure. Jobs that could not start because of it are not failures."""
-    from distributed import KilledWorker, as_completed
-
-    failures: list[ReplicateError] = []
-    for future in as_completed(jobs):
-        if future.status != "error":
-            continue
-        error, job = future.exception(), jobs[future]
-        if isinstance(error, KilledWorker):
-            job = next(known for known in jobs.values() if error.task.endswith(known.key))  # not one that waited for it
-            remedy = "perhaps for want of memory; issue the same command again to resume"
-            error = IncompleteRun(f"{job.label}: its worker process was killed, {remedy}")
-        elif not isinstance(error, ReplicateError):
-            error = IncompleteRun(f"{job.label} failed: {type(error).__name__}: {error}")
-        if str(error) not in [str(known) for known in failures]:
-            failures.append(error)
-            listener.notify(Event(job.label, "fail", message=str(error)))
-    if failures:
-        raise failures[0]
+        walk.go(todo)

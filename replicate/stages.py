@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from replicate.columns import AGGREGATOR, COLUMNS, OWN
-from replicate.config import Profile
+from replicate.config import Profile, SlurmConfig
 from replicate.errors import ConfigurationError
 from replicate.record import digest, file_digest
 
@@ -89,6 +89,7 @@ NOT_IN_KEYS = {
     "run.engine": "where jobs run does not change what they compute",
     "run.checkpoint_minutes": "a resumed training ends with the same bytes (tested)",
     "run.workers": "how many jobs run at once does not change what they compute",
+    **dict.fromkeys((f"slurm.{name}" for name in SlurmConfig.model_fields), "where jobs run, as run.engine"),
 }
 
 # A model's sizes by the first word of the field's name; a field of no family belongs to every column.

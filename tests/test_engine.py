@@ -195,7 +195,7 @@ def test_killed_worker_is_one_sentence_and_exit_4(tmp_path):
     worker.kill()
     _, errors = process.communicate(timeout=150)
     assert process.returncode == 4
-    assert "synthesize: its worker process was killed" in errors
+    assert "synthesize: its worker cpu-0 on 127.0.0.1 was killed or lost" in errors
     assert "Traceback" not in errors
 
 

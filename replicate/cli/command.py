@@ -108,15 +108,30 @@ def shared_options(function: Callable[..., None]) -> Callable[..., None]:
     return with_command
 
 
-scheduler_option = click.option(
-    "--scheduler", metavar="ADDRESS", help="Use a running Dask cluster, e.g. tcp://host:8786, instead of starting one."
-)
 model_option = click.option(
     "--model", metavar="COLUMN", help="Only this column, e.g. tc_rnn, and what it is compared with."
 )
 results_option = click.option(
     "--results", metavar="DIR", help="Use the records of every profile under DIR instead of a run's; needs no run."
 )
+
+
+def scheduler_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb --scheduler and --slurm, and hand it `scheduler`: an address, SLURM, or None for this machine."""
+
+    @click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Use a running Dask cluster, e.g. tcp://host:8786 (docs/cluster.md), instead of this machine.",
+    )
+    @click.option("--slurm", is_flag=True, help="Submit workers to Slurm, as the profile's section slurm says.")
+    @functools.wraps(function)
+    def with_scheduler(*arguments: Any, scheduler: str | None, slurm: bool, **rest: Any) -> None:
+        if slurm and scheduler:
+            raise ConfigurationError(f"--slurm and --scheduler {scheduler} exclude each other; give one of them")
+        function(*arguments, scheduler=engine.SLURM if slurm else scheduler, **rest)
+
+    return with_scheduler  # fmt: skip
 
 
 def chosen_columns(profile: Profile, model: str | None) -> tuple[str, ...]:

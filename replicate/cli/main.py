@@ -9,7 +9,7 @@ from types import FrameType
 import click
 
 from replicate import __version__
-from replicate.cli import check, claims, data, doctor, stages, studies, taxonomy, tune
+from replicate.cli import check, claims, data, doctor, stages, studies, taxonomy, tune, worker
 from replicate.cli.command import (
     Command,
     chosen_columns,
@@ -50,6 +50,7 @@ def all_(command: Command, scheduler: str | None) -> None:
     \b
     replicate all
     replicate all --profile audioset --data-dir ~/data --set training.seeds=[0,1,2,3,4]
+    replicate all --profile paper --data-dir ~/yt8m --scheduler tcp://head:8786
     """
     if produce(command, command.profile.run.columns, command.results, scheduler):
         click.echo((command.results / "tables" / "table1.md").read_text(encoding="utf-8"))
@@ -224,7 +225,7 @@ def models(command: Command, preset: str | None, as_json: bool) -> None:
 
 
 verbs = (check.check, *claims.VERBS, *stages.VERBS, tune.tune, *studies.VERBS)
-for verb in (*verbs, data.data, taxonomy.taxonomy, doctor.doctor):
+for verb in (*verbs, data.data, taxonomy.taxonomy, doctor.doctor, worker.worker):
     group.add_command(verb)
 
 
