@@ -266,6 +266,32 @@ def test_no_scheduler_there_is_a_sentence(tmp_path, monkeypatch):
         engine.walk([graph.index], settings, PlainLines(), "tls://127.0.0.1:1")
 
 
+def ended(command, environ=RIGHT):
+    """Exit code and last line of a command that ends by itself."""
+    process = subprocess.run(list(map(str, command)), env=environ, capture_output=True, text=True, timeout=200)
+    return process.returncode, process.stderr.splitlines()[-1]
+
+
+def test_a_worker_without_a_scheduler_is_a_sentence():
+    environ = {**RIGHT, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
+    code, said = ended(our_worker("tcp://127.0.0.1:1", "lonely"), environ)
+    assert code == 2
+    assert said.startswith("replicate: tcp://127.0.0.1:1: no Dask scheduler answers there (Timed out")
+
+
+def test_workers_end_with_a_signal_and_with_their_scheduler(tmp_path):
+    with scheduler(tmp_path) as (address, process), processes() as start:
+        first, second = (start(our_worker(address, name), tmp_path / name) for name in ("first", "second"))
+        with running.client_of(address) as client:
+            client.wait_for_workers(2, timeout=120)
+            first.terminate()
+            assert first.wait(60) == 128 + signal.SIGTERM
+            wait_until(lambda: len(client.scheduler_info()["workers"]) == 1, "the worker to leave")
+        process.kill()
+        assert second.wait(120) == 0
+    assert "the scheduler has ended" in (tmp_path / "second.log").read_text()
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make certificates with")
 def test_tls(tmp_path):
     import dask

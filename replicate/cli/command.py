@@ -39,9 +39,9 @@ class Command:
         """The graph of the command's profile with some fields changed; jobs that do not depend on them are the same."""
         return Graph(with_changes(self.profile, assignments), self.settings.data_dir, fingerprint, name, aggregate)
 
-    def finish(self, targets: list[Job]) -> None:
+    def finish(self, targets: list[Job], scheduler: str | None = None) -> None:
         """Bring targets to done and print where each result lies."""
-        ran = self.walk(targets)
+        ran = self.walk(targets, scheduler)
         for job in targets:
             click.echo(f"{job.label}: {job.folder(self.settings.runs)}")
         click.echo(f"{ran} jobs ran" if ran else "nothing to do: all jobs were done")

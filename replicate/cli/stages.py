@@ -4,7 +4,14 @@ from collections.abc import Callable
 
 import click
 
-from replicate.cli.command import Command, chosen_columns, known_column, model_option, shared_options
+from replicate.cli.command import (
+    Command,
+    chosen_columns,
+    known_column,
+    model_option,
+    scheduler_option,
+    shared_options,
+)
 from replicate.columns import COLUMNS
 from replicate.errors import ConfigurationError
 from replicate.stages import Job
@@ -13,26 +20,26 @@ from replicate.stages import Job
 def stage_verb(name: str, summary: str, targets: Callable[[Command], list[Job]]) -> click.Command:
     """A verb for a stage that has one job."""
 
-    def run(command: Command) -> None:
-        command.finish(targets(command))
+    def run(command: Command, scheduler: str | None) -> None:
+        command.finish(targets(command), scheduler)
 
     run.__doc__ = f"{summary}\n\n\b\nreplicate {name} --profile smoke"
-    return click.command(name)(shared_options(run))
+    return click.command(name)(shared_options(scheduler_option(run)))
 
 
 def column_verb(name: str, summary: str, job: Callable[[Command, str, int], Job], eligible: Callable[[str], bool]):
     """A verb for a stage that has a job per column and seed."""
 
-    def run(command: Command, model: str | None) -> None:
+    def run(command: Command, model: str | None, scheduler: str | None) -> None:
         if model and not eligible(known_column(command.profile, model)):
             raise ConfigurationError(f"{COLUMNS[model].title} has nothing to {name}; choose another --model")
         columns = [model] if model else [column for column in command.profile.run.columns if eligible(column)]
         seeds = command.profile.training.seeds
         jobs = {made.key: made for column in columns for seed in seeds for made in [job(command, column, seed)]}
-        command.finish(list(jobs.values()))
+        command.finish(list(jobs.values()), scheduler)
 
     run.__doc__ = f"{summary}\n\n\b\nreplicate {name}\nreplicate {name} --model tc_rnn --set training.seeds=[0,1]"
-    return click.command(name)(shared_options(model_option(run)))
+    return click.command(name)(shared_options(model_option(scheduler_option(run))))
 
 
 def trained(column: str) -> bool:
@@ -73,14 +80,15 @@ evaluate = column_verb(
 @click.command()
 @shared_options
 @model_option
-def compare(command: Command, model: str | None) -> None:
+@scheduler_option
+def compare(command: Command, model: str | None, scheduler: str | None) -> None:
     """Paired differences between columns and their baselines, with intervals.
 
     \b
     replicate compare
     replicate compare --model tc_rnn
     """
-    command.finish([command.graph.compare(chosen_columns(command.profile, model))])
+    command.finish([command.graph.compare(chosen_columns(command.profile, model))], scheduler)
 
 
 VERBS = (labels, split, train, predict, explain, time, evaluate, compare)

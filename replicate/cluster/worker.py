@@ -65,7 +65,10 @@ def serve(address: str, offer: Offer) -> None:
 
     started = workers(offer)
     with dask.config.set(environment.dask_options(offer.threads)), environment.of_workers(offer.threads):
-        asyncio.run(_serve(address, offer, started))
+        try:
+            asyncio.run(_serve(address, offer, started))
+        except asyncio.CancelledError:
+            raise SystemExit(128 + signal.SIGTERM) from None
 
 
 async def _serve(address: str, offer: Offer, started: dict[str, dict[str, Any]]) -> None:
@@ -84,8 +87,9 @@ async def _serve(address: str, offer: Offer, started: dict[str, dict[str, Any]])
         try:
             for nanny in nannies:
                 await stack.enter_async_context(nanny)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            said = error.__cause__ or error  # Dask's says only that it failed
             remedy = "start one by `dask scheduler`, from this installation"
-            raise ConfigurationError(f"{address}: no Dask scheduler answers there ({error}); {remedy}") from None
+            raise ConfigurationError(f"{address}: no Dask scheduler answers there ({said}); {remedy}") from None
         print(f"{len(nannies)} workers at {address}: {', '.join(started)}", flush=True)
         await asyncio.gather(*(nanny.finished() for nanny in nannies))
