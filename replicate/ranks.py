@@ -13,7 +13,8 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from replicate.errors import ConfigurationError
+from replicate.errors import ConfigurationError, IncompleteRun
+from replicate.torchrun import started_by_torchrun
 
 PATIENCE = datetime.timedelta(minutes=30)  # for the slowest process, e.g. while the first one writes a checkpoint
 
@@ -51,7 +52,7 @@ class Ranks:
         # Told to look for unused weights, torch never orders gradients anew after the first step, which would round
         # sums over three processes and more otherwise after resuming; and a column may leave weights unused.
         return DistributedDataParallel(
-            model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=True
+            model, forward_sync_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=True
         )
 
     def keep_apart(self, model: nn.Module, apart: bool) -> contextlib.AbstractContextManager[None]:
@@ -81,14 +82,9 @@ class Ranks:
             distributed.barrier()
 
 
-def started_by_torchrun() -> bool:
-    """Whether this process is one of several that torchrun started."""
-    return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
-
-
 @contextlib.contextmanager
 def joined(processes: int, device: str) -> Iterator[Ranks]:
-    """Join the other processes, if torchrun started any.
+    """Join the other processes, if torchrun started any; within such a block, stay with them.
 
     Args:
         processes: how many there must be.
@@ -96,26 +92,51 @@ def joined(processes: int, device: str) -> Iterator[Ranks]:
 
     Raises:
         ConfigurationError: there are more or fewer processes, or fewer GPUs than processes on this host.
+        IncompleteRun: another process ended in the middle of the block.
     """
+    if distributed.is_initialized():
+        count = distributed.get_world_size()
+        with _loss_explained(count):
+            yield Ranks(distributed.get_rank(), count)
+        return
     if not started_by_torchrun():
         yield Ranks()
         return
-    found, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
+    _check_place(int(os.environ["WORLD_SIZE"]), processes, device)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        with _loss_explained(processes):
+            yield Ranks(distributed.get_rank(), processes)
+            distributed.barrier()
+    finally:
+        distributed.destroy_process_group()
+
+
+def _check_place(found: int, processes: int, device: str) -> None:
+    """Whether torchrun started what was asked for; takes this process's GPU."""
     if found != processes:
         raise ConfigurationError(
             f"torchrun started {found} processes, but run.processes_per_model is {processes}; make --nnodes times "
             "--nproc-per-node equal to it"
         )
     if device == "cuda":
-        if here >= torch.cuda.device_count():
+        here, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if here >= there:
             raise ConfigurationError(
-                f"process {here + 1} of this host has no GPU of its own, as there are {torch.cuda.device_count()}; "
-                "lower run.processes_per_model, or use more hosts"
+                f"process {here + 1} of this host has no GPU of its own, as there are {there}; lower "
+                "run.processes_per_model, or use more hosts"
             )
         torch.cuda.set_device(here)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+
+
+@contextlib.contextmanager
+def _loss_explained(count: int) -> Iterator[None]:
     try:
-        yield Ranks(distributed.get_rank(), found)
-        distributed.barrier()
-    finally:
-        distributed.destroy_process_group()
+        yield
+    except (RuntimeError, distributed.DistError) as error:
+        if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
+            raise
+        raise IncompleteRun(
+            f"one of the {count} processes that share the work was killed, perhaps for want of memory; issue the same "
+            "command again to resume"
+        ) from None

@@ -18,10 +18,14 @@ from typing import Any
 
 from replicate import errors
 from replicate.errors import IncompleteRun, ReplicateError
-from replicate.ranks import started_by_torchrun
-from replicate.record import write_bytes, write_text
+from replicate.record import read_json, write_bytes, write_text
 
 TASK, LOG = "processes.pickle", "processes.log"
+
+
+def started_by_torchrun() -> bool:
+    """Whether this process is one of several that torchrun started."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
 
 
 def needed(step: Any) -> bool:
@@ -59,13 +63,18 @@ def run(step: Any) -> None:
 
 @contextlib.contextmanager
 def _started(words: list[str], environment: dict[str, str], log: Any) -> Iterator[subprocess.Popen]:
-    """The launcher at work; whatever happens in the block, neither it nor the processes outlive it."""
+    """The launcher at work; whatever happens in the block or to it, neither it nor the processes outlive the block."""
     pipe = subprocess.PIPE
     with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=log, env=environment, text=True) as process:
+
+        def end_processes() -> None:
+            process.wait()
+            process.stdin.close()
+
+        threading.Thread(target=end_processes, daemon=True, name="end processes with launcher").start()
         try:
             yield process
         except BaseException:
-            process.stdin.close()  # the processes end by themselves, and the launcher after them
             process.terminate()
             raise
 
@@ -73,13 +82,14 @@ def _started(words: list[str], environment: dict[str, str], log: Any) -> Iterato
 def _failure(folder: Path, count: int, log: Path) -> ReplicateError:
     """The sentence of the process that failed first in a way that it could name."""
     files = sorted(folder.glob("failure-*.json"), key=lambda path: path.stat().st_mtime_ns)
-    for path in files:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        path.unlink()
+    if files:
+        found = read_json(files[0])
+        for path in files:
+            path.unlink()
         return getattr(errors, found["kind"])(found["message"])
     return IncompleteRun(
-        f"one of the {count} processes that train the model together was killed, perhaps for want of memory; issue the "
-        f"same command again to resume; log: {log}"
+        f"the {count} processes that share the work were killed, perhaps for want of memory; issue the same command "
+        f"again to resume; log: {log}"
     )
 
 
@@ -115,8 +125,10 @@ def main(task: Path) -> int:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         _tell_failure(task.parent, rank, IncompleteRun(f"{error.strerror or error}{where}"))
-    except Exception:
+    except Exception as error:
         traceback.print_exc()  # into the log
+        what = f"{type(error).__name__}: {error}; log: {task.parent / LOG}"
+        _tell_failure(task.parent, rank, IncompleteRun(what))
     else:
         return 0
     return IncompleteRun.exit_code

@@ -124,9 +124,9 @@ def go_on(optimiser: Optimiser, begun: Tensors, loss: torch.Tensor) -> None:
     """Bring this process's sum of losses and random draws to where they were."""
     rank = optimiser.ranks.rank
     loss.copy_(begun["loss"][rank])
-    torch.set_rng_state(begun["random"][rank])
+    torch.set_rng_state(begun["random"][rank].clone())  # torch would read a view from where its storage begins
     if optimiser.compute.device == "cuda":
-        torch.cuda.set_rng_state(begun["cuda_random"][rank])
+        torch.cuda.set_rng_state(begun["cuda_random"][rank].clone())
 
 
 def copy_of(model: nn.Module) -> Tensors:

@@ -10,11 +10,12 @@ from typing import Any
 
 import click
 
-from replicate import engine, progress
+from replicate import engine, hosts, progress
 from replicate.columns import COLUMNS, with_needs
 from replicate.config import Profile, load_profile, profile_names, with_changes
 from replicate.errors import ConfigurationError
 from replicate.stages import Graph, Job
+from replicate.torchrun import started_by_torchrun
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Command:
 
     def walk(self, targets: list[Job], scheduler: str | None = None) -> int:
         """Bring targets to done under the lock, with progress; the number of jobs that ran."""
+        if started_by_torchrun():
+            with progress.listener() as listener:
+                return hosts.walk(targets, self.settings, listener)
         with engine.locked(self.settings.runs), progress.listener() as listener:
             return engine.walk(targets, self.settings, listener, scheduler)
 
