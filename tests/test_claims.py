@@ -314,9 +314,28 @@ def test_computed_verdicts(tmp_path):
         "boundary-switches": SUPPORTED,
         "eq7-follows-from-eq6": REFUTED,
         "eq7-is-a-convolution": REFUTED,
+        "netvlad-ignores-order": SUPPORTED,
+        "seven-labels-of-one-game": SUPPORTED,
     }
     difference = 0.8 * (1 - math.exp(-1))  # of the logits: (e_i - e_j)(1 - d)
     assert results["alpha-equal"].effect == pytest.approx(math.tanh(difference / 2), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("added", "epoch", "verdict"), [(0, 3, REFUTED), (-(10**9), 3, SUPPORTED), (-(10**9), 9, INCONCLUSIVE)]
+)
+def test_the_transformer_against_the_rnn(tmp_path, added, epoch, verdict):
+    folder = write_fixture(tmp_path)
+    edit(folder, "train-rnn_attn-0.json", lambda record: record.update(best_epoch=5))
+    edit(folder, "train-tm-0.json", lambda r: r.update(weights_bytes=r["weights_bytes"] + added, best_epoch=epoch))
+    result = judged(folder)["transformer-compact"]
+    assert result.verdict == verdict and result.paper == pytest.approx(52 - 14.2)
+
+
+def test_small_differences_of_rounding_do_not_reach_the_files(tmp_path):
+    results = judged(write_fixture(tmp_path, columns=("dnn",)))
+    assert results["netvlad-ignores-order"].effect == results["boundary-switches"].effect == 0
+    assert not any("e-1" in results[claim.name].evidence for claim in claims_mathematics.CLAIMS)
 
 
 # what a run cannot test

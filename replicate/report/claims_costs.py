@@ -1,4 +1,4 @@
-"""Claims of section 4.3 about what temporal coherence costs: time per epoch and model size (Table 2)."""
+"""Claims of sections 2.4 and 4.3 about what models and coherence cost: time per epoch and model size (Table 2)."""
 
 from replicate import reference
 from replicate.columns import COLUMNS
@@ -53,6 +53,26 @@ def _size(records: Records) -> Judgement:
     return Judgement(verdict, f"{listed}. A count, no sample.", largest, None, None, 0.0, None)
 
 
+def _compact(records: Records) -> Judgement:
+    """The Transformer's megabytes and epochs beside the attention RNN's."""
+    reason = lacking(records, ["rnn_attn", "tm"])
+    if reason:
+        return untestable(reason)
+    pairs = [[records.train.get((slug, seed)) for slug in ("tm", "rnn_attn")] for seed in records.run.seeds]
+    if any(each is None for pair in pairs for each in pair):
+        return untestable("The run has no training record of both columns.")
+    megabytes = [each.weights_bytes / 1e6 for each in pairs[0]]
+    epochs = [sum(pair[side].best_epoch for pair in pairs) / len(pairs) for side in (0, 1)]
+    apart = megabytes[0] - megabytes[1]
+    verdict = REFUTED if apart >= 0 else SUPPORTED if epochs[0] <= epochs[1] else INCONCLUSIVE
+    evidence = (
+        f"TM has {megabytes[0]:.2f} MB, RNN-Attn {megabytes[1]:.2f} MB; best after {epochs[0]:g} epochs, RNN-Attn "
+        f"after {epochs[1]:g}. A count, no sample."
+    )
+    sizes = reference.table2()
+    return Judgement(verdict, evidence, apart, None, None, sizes["tm"][1] - sizes["rnn_attn"][1], None)
+
+
 CLAIMS = [
     Claim(
         name="overhead-small",
@@ -74,5 +94,16 @@ CLAIMS = [
         "else refuted; a count, so there is no interval",
         unit="megabytes",
         judge=_size,
+    ),
+    Claim(
+        name="transformer-compact",
+        text="The Transformer is more space-efficient than the RNN and converges faster.",
+        section="2.4",
+        statistic="megabytes of TM's weights minus RNN-Attn's, and the epochs after which each was best; the paper's "
+        "own Table 2 has the Transformer larger",
+        rule="supported when TM is smaller and best no later; refuted when it is not smaller; else inconclusive; a "
+        "count, so there is no interval",
+        unit="megabytes",
+        judge=_compact,
     ),
 ]

@@ -1,4 +1,7 @@
-"""Claims of sections 2 and 3 that are settled by computing: small float64 examples, no run needed."""
+"""Claims of sections 2 to 4 that are settled by computing or counting: small float64 examples, no run needed."""
+
+import csv
+from importlib import resources
 
 import numpy as np
 
@@ -6,6 +9,7 @@ from replicate.report.claim import Claim
 from replicate.report.verdicts import REFUTED, SUPPORTED, Judgement
 
 TOLERANCE = 1e-12
+PAPER_SIMS = 7  # section 4.1
 
 
 def softmax(values: np.ndarray) -> np.ndarray:
@@ -25,6 +29,16 @@ def neighbour_sum(values: np.ndarray, distances: np.ndarray, reach: int, sign: i
 def pairwise(features: np.ndarray) -> np.ndarray:
     """Euclidean distances of (frames, width) features."""
     return np.linalg.norm(features[:, None] - features[None, :], axis=-1)
+
+
+def _within(gap: float) -> str:
+    """Whether a difference counts, in words: its last bits are another processor's own."""
+    return "the same" if gap < TOLERANCE else f"other (by up to {gap:.2g})"
+
+
+def _settled(gap: float) -> float:
+    """A difference that counts; 0 for one that is rounding."""
+    return float(gap) if gap >= TOLERANCE else 0.0
 
 
 def _mutual_neighbours(_: object) -> Judgement:
@@ -72,10 +86,10 @@ def _convolution(_: object) -> Judgement:
     linear = gap < TOLERANCE and fixed < TOLERANCE
     evidence = (
         f"Doubling the frames changes Eq. 7's logits by {gap:.2f} more than twice, so with weights taken from the data "
-        f"it is no convolution; with weights fixed by offset it is one (largest difference {fixed:.0e}). The layer "
+        f"it is no convolution; with weights fixed by offset it gives {_within(fixed)} logits. The layer "
         "that was run learns fixed weights (erratum 6)."
     )
-    return Judgement(SUPPORTED if linear else REFUTED, evidence, float(gap), None, None, 0.0, None)
+    return Judgement(SUPPORTED if linear else REFUTED, evidence, _settled(gap), None, None, 0.0, None)
 
 
 def _bias(_: object) -> Judgement:
@@ -86,7 +100,7 @@ def _bias(_: object) -> Judgement:
     printed = neighbour_sum(frames, distances, 2) @ weights + bias
     gap = np.abs(softmax(exact) - softmax(printed)).max()
     evidence = f"The assignments differ by up to {gap:.2f}: inserting q keeps b (1 + sum of d_ij), not b (erratum 5)."
-    return Judgement(SUPPORTED if gap < TOLERANCE else REFUTED, evidence, float(gap), None, None, 0.0, None)
+    return Judgement(SUPPORTED if gap < TOLERANCE else REFUTED, evidence, _settled(gap), None, None, 0.0, None)
 
 
 def _boundary(_: object) -> Judgement:
@@ -97,9 +111,10 @@ def _boundary(_: object) -> Judgement:
     none = softmax(neighbour_sum(logits, np.full_like(distances, np.inf), 2))  # z = 0 makes every neighbour's weight 0
     gap = np.abs(none - plain).max()
     evidence = (
-        f"At z = 0 the sum is empty (difference {gap:.0e}); at z = 1 every factor is 1 and Eq. 3 is Eq. 2 as printed."
+        f"At z = 0 the sum is empty and leaves {_within(gap)} assignments; at z = 1 every factor is 1 and Eq. 3 is "
+        "Eq. 2 as printed."
     )
-    return Judgement(SUPPORTED if gap < TOLERANCE else REFUTED, evidence, float(gap), None, None, 0.0, None)
+    return Judgement(SUPPORTED if gap < TOLERANCE else REFUTED, evidence, _settled(gap), None, None, 0.0, None)
 
 
 def _sign(_: object) -> Judgement:
@@ -113,6 +128,28 @@ def _sign(_: object) -> Judgement:
         "print exp(-d)."
     )
     return Judgement(SUPPORTED if near > far else REFUTED, evidence, float(near - far))
+
+
+def _order_of_frames(_: object) -> Judgement:
+    """NetVLAD's residuals of frames and of the same frames backwards."""
+    frames, weights, bias = _example()
+    centres = weights.T
+
+    def residuals(values: np.ndarray) -> np.ndarray:
+        assigned = softmax(values @ weights + bias)
+        return assigned.T @ values - assigned.sum(axis=0)[:, None] * centres
+
+    gap = np.abs(residuals(frames) - residuals(frames[::-1])).max()
+    evidence = f"Backwards, the frames give {_within(gap)} residuals."
+    return Judgement(SUPPORTED if gap < TOLERANCE else REFUTED, evidence, _settled(gap), None, None, 0.0, None)
+
+
+def _sims(_: object) -> Judgement:
+    """Labels of the 2018 vocabulary that begin with the game's name."""
+    text = (resources.files("taxonomy_data") / "labels.csv").read_text(encoding="utf-8")
+    names = [row["name"] for row in csv.DictReader(text.splitlines()) if row["name"].startswith("The Sims")]
+    verdict = SUPPORTED if len(names) == PAPER_SIMS else REFUTED
+    return Judgement(verdict, f"{', '.join(names)}.", float(len(names) - PAPER_SIMS), None, None, 0.0, None)
 
 
 def _claim(name: str, text: str, section: str, statistic: str, rule: str, judge) -> Claim:
@@ -169,5 +206,21 @@ CLAIMS = [
         "departure from linearity when the frames are doubled",
         EQUAL_RULE,
         _convolution,
+    ),
+    _claim(
+        "netvlad-ignores-order",
+        "NetVLAD clusters frames regardless of time.",
+        "4.3",
+        "largest difference of its residuals when the frames are reversed",
+        EQUAL_RULE,
+        _order_of_frames,
+    ),
+    _claim(
+        "seven-labels-of-one-game",
+        "The vocabulary has seven labels for the game The Sims.",
+        "4.1",
+        "labels of the 2018 vocabulary that begin with its name, minus 7",
+        "counted: supported when there are seven, else refuted",
+        _sims,
     ),
 ]

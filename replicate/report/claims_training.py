@@ -141,18 +141,6 @@ CLAIMS = [
         judge=_attention,
     ),
     Claim(
-        name="kernel-5-and-4-maps",
-        text="Of the grid of kernel sizes and numbers of maps, 5 and 4 give the best results.",
-        section="4.2",
-        statistic="tune GAP of every cell of the grid",
-        rule="supported when 5 x 4 is the best cell for every coherent model; never refuted without an interval",
-        unit="",
-        judge=_never(
-            "One run has one cell of the grid; `replicate grid --model tc_rnn` runs the grid (erratum 12: linear maps "
-            "make their number a matter of initialisation)."
-        ),
-    ),
-    Claim(
         name="corrects-videos",
         text="TC-Ens puts right four videos that Base-Ens gets wrong.",
         section="4.4.1, Figure 9",
@@ -160,15 +148,6 @@ CLAIMS = [
         rule="the videos were picked by hand; no statistic follows from them",
         unit="",
         judge=_never("Picked videos test nothing; Figure 9 here shows the largest changes in both directions instead."),
-    ),
-    Claim(
-        name="label-prior-too-strong",
-        text="A label prior in the loss (Eq. 1) is a strong condition and depends on lambda.",
-        section="2.1",
-        statistic="none is given",
-        rule="the paper reports no figure",
-        unit="",
-        judge=_never("The paper gives no figure; the regulariser is an option and one row of the ablation."),
     ),
     Claim(
         name="state-of-the-art",

@@ -18,6 +18,7 @@ from replicate.schema import (
     TrainRecord,
     read_record,
 )
+from replicate.studies.schema import STUDIES, Study
 
 Kind = TypeVar("Kind", bound=Record)
 
@@ -114,6 +115,20 @@ class Records:
         sources = COLUMNS[column].members or (column, *((AGGREGATOR,) if column == "dnn" else ()))
         trainings = [each for (slug, _), each in sorted(self.train.items()) if slug in sources]
         return [each for each in trainings if each.status == "diverged"]
+
+    def study(self, kind: str, column: str) -> Study | None:
+        """The record of a grid, ablation or multiverse of a column; None where there is none.
+
+        Raises:
+            MissingResult: it is damaged, or was made of another profile or column.
+        """
+        path = self.folder / "records" / f"{kind}-{column}.json"
+        if not path.exists():
+            return None
+        found = read_record(path, STUDIES[kind])
+        if (found.profile, found.column) != (self.run.profile, column):
+            raise MissingResult(f"{path} is a study of {found.column} under {found.profile}; remove it")
+        return found
 
     def difference(self, column: str, metric: str, level: str = "overall") -> Difference | None:
         """A column minus its baseline in one cell; None where the two were not compared."""

@@ -1,0 +1,136 @@
+"""Claims: what a study found decides, by written rules, what one run cannot test; without it the command is named."""
+
+import numpy as np
+import pytest
+from record_fixtures import write_fixture
+from scipy import stats
+
+from replicate.errors import MissingResult
+from replicate.record import read_json, write_json
+from replicate.report import claims
+from replicate.report.verdicts import INCONCLUSIVE, REFUTED, SUPPORTED, UNTESTABLE
+from replicate.schema import HEADLINE
+
+SIZES, MAPS = (3, 5, 9), (1, 4, 16)
+GRID, SMALL, PRIOR = "kernel-5-and-4-maps", "helps-small-training-sets", "label-prior-too-strong"
+
+
+def judged(folder):
+    return {result.name: result for result in claims.judge(folder)}
+
+
+def study(folder, kind, column="tc_rnn", seeds=(0,), **values):
+    """Write a study's record beside the fixture's."""
+    run = read_json(folder / "records" / "run.json")
+    shared = {name: run[name] for name in ("profile", "title", "data", "configuration")}
+    record = {**shared, "column": column, "baseline": "rnn_attn", "seeds": seeds, **values}
+    write_json(folder / "records" / f"{kind}-{column}.json", record)
+
+
+def grid(folder, gaps, seeds=(0,), **values):
+    """A grid whose tune GAPs are {(size, maps): one per seed}; size 3 is a control."""
+    cells = [
+        {
+            "values": {"coherence.kernel_size": size, "coherence.maps": maps}, "control": size == 3,
+            "tune_gap": list(found), "mean": None if None in found else float(np.mean(found)),
+            "best_epochs": [1] * len(seeds), "status": ["finished"] * len(seeds), "parameters": 1,
+        }
+        for (size, maps), found in gaps.items()
+    ]  # fmt: skip
+    axes = ("coherence.kernel_size", "coherence.maps")
+    study(folder, "grid", seeds=seeds, axes=axes, cells=cells, baseline_gap=0.4, chosen=0, lines=(), **values)
+
+
+def one_seed(best, spread=0.001):
+    """All cells near 0.4, and 5 x 4 moved by `best`."""
+    moved = dict(zip(MAPS, (-spread, 0.0, spread), strict=True))
+    gaps = {(size, maps): [0.4 + moved[maps]] for size in SIZES for maps in MAPS}
+    gaps[5, 4] = [0.4 + best]
+    return gaps
+
+
+def test_the_grid_is_read_and_without_it_the_command_is_named(tmp_path):
+    folder = write_fixture(tmp_path)
+    before = judged(folder)[GRID]
+    assert before.verdict == UNTESTABLE and "`replicate grid --profile smoke --model tc_rnn`" in before.evidence
+    grid(folder, one_seed(0.0005))
+    found = judged(folder)[GRID]
+    assert found.effect == pytest.approx(0.0005 - 0.001)  # against the best of the other cells, controls left out
+    assert "place 3 of 6" in found.evidence and "No grid of TC-NetV, TC-TM." in found.evidence
+
+
+def test_with_one_seed_the_interval_is_the_spread_over_numbers_of_maps(tmp_path):
+    folder = write_fixture(tmp_path)
+    grid(folder, one_seed(0.0))
+    found = judged(folder)[GRID]
+    spread = np.std([-0.001, 0.0, 0.001], ddof=1)
+    half = stats.t.ppf(0.975, 6) * spread * np.sqrt(2)
+    assert found.interval == pytest.approx((-0.001 - half, -0.001 + half)) and found.verdict == INCONCLUSIVE
+    run = read_json(folder / "records" / "run.json")
+    grid(folder, one_seed(0.0), configuration=run["configuration"] | {"coherence.relu": True})
+    rectified = judged(folder)[GRID]  # then numbers of maps are more than starts
+    assert rectified.interval is None and rectified.verdict == INCONCLUSIVE
+    assert "Studied under another coherence.relu than the run's." in rectified.evidence
+
+
+@pytest.mark.parametrize(("best", "verdict"), [(0.1, SUPPORTED), (0.0, INCONCLUSIVE), (-0.1, REFUTED)])
+def test_seeds_decide_whether_5_and_4_is_best(tmp_path, best, verdict):
+    seeds = (0, 1, 2, 3, 4)
+    folder = write_fixture(tmp_path, seeds=seeds)
+    noise = np.random.default_rng(1).normal(scale=0.004, size=(9, 5))
+    places = [(size, maps) for size in SIZES for maps in MAPS]
+    gaps = {place: 0.4 + noise[row] + (best if place == (5, 4) else 0) for row, place in enumerate(places)}
+    grid(folder, {place: each.tolist() for place, each in gaps.items()}, seeds)
+    assert judged(folder)[GRID].verdict == verdict
+
+
+def test_a_grid_without_the_papers_cell_or_of_another_profile(tmp_path):
+    folder = write_fixture(tmp_path)
+    grid(folder, {(5, 1): [0.4], (9, 1): [0.4], (5, 4): [None]})
+    assert judged(folder)[GRID].verdict == UNTESTABLE and "lacks 5 x 4" in judged(folder)[GRID].evidence
+    grid(folder, one_seed(0.0), profile="tiny")
+    with pytest.raises(MissingResult, match=r"grid-tc_rnn\.json is a study of tc_rnn under tiny"):
+        claims.judge(folder)
+
+
+def ablation(folder, gains, half=0.002):
+    """Rows by key, each with one gain for all metrics."""
+    rows = [
+        {"key": key, "title": key, "about": "", "assignments": [], "both": False, "reason": None, "arm": {
+            "scores": dict.fromkeys(HEADLINE, 0.4 + gain), "baseline_scores": dict.fromkeys(HEADLINE, 0.4),
+            "differences": [
+                {"metric": metric, "difference": gain, "interval": [gain - half, gain + half], "p": 0.5, "reason": None}
+                for metric in HEADLINE
+            ],
+            "tune_gap": [0.4], "status": ["finished"], "baseline_status": ["finished"], "parameters": 1,
+        }}
+        for key, gain in gains.items()
+    ]  # fmt: skip
+    study(folder, "ablate", rows=rows)
+
+
+@pytest.mark.parametrize(("quarter", "verdict"), [(0.03, SUPPORTED), (0.011, INCONCLUSIVE), (-0.03, REFUTED)])
+def test_small_training_sets_by_the_row_that_has_a_quarter(tmp_path, quarter, verdict):
+    folder = write_fixture(tmp_path)
+    before = judged(folder)[SMALL]
+    assert before.verdict == UNTESTABLE and "--only as_run --only quarter" in before.evidence
+    ablation(folder, {"as_run": 0.01, "quarter": quarter})
+    found = judged(folder)[SMALL]
+    assert found.verdict == verdict and found.effect == pytest.approx(quarter - 0.01)
+    assert found.interval[1] - found.effect == pytest.approx(0.002 * np.sqrt(2))  # of two independent increments
+
+
+@pytest.mark.parametrize(("last", "verdict"), [(0.03, SUPPORTED), (0.011, INCONCLUSIVE)])
+def test_lambda_matters_where_increments_lie_apart(tmp_path, last, verdict):
+    folder = write_fixture(tmp_path)
+    assert "--only eq_1_0.1 --only eq_1_1 --only eq_1_10" in judged(folder)[PRIOR].evidence
+    ablation(folder, {"as_run": 0.5, "eq_1_0.1": 0.01, "eq_1_1": 0.01, "eq_1_10": last})
+    found = judged(folder)[PRIOR]
+    assert found.verdict == verdict and found.effect == pytest.approx(last - 0.01)
+    assert "lambda 10 over lambda" in found.evidence
+
+
+def test_several_modalities_need_several_runs(tmp_path):
+    synthetic, real = (judged(write_fixture(tmp_path / data, data=data)) for data in ("synthetic", "real"))
+    assert "replicate diff" in synthetic["modalities-help"].evidence
+    assert real["modalities-help"].evidence == "This dataset has one modality."
