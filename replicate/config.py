@@ -50,6 +50,23 @@ class DatasetConfig(Section):
     frame_order: Literal["given", "shuffled"] = "given"  # shuffled: a control, each video in a fixed order of its own
 
 
+class ReadingConfig(Section):
+    """In which order videos are read for training, and by how many."""
+
+    order: Literal["global", "shards"] = "global"  # shards: one after the other, for slow or remote disks
+    window: Annotated[int, Field(ge=0, lt=2**31)] = 0  # videos that are mixed with order "shards"; 0: 4,096
+    workers: Annotated[int, Field(ge=0)] = 0  # reading processes of each job; 0: a thread of the job's own
+
+    @pydantic.field_validator("window")
+    @classmethod
+    def _window_has_a_meaning(cls, window: int, info: pydantic.ValidationInfo) -> int:
+        if info.data.get("order") == "shards":
+            return window or 4096
+        if window:
+            raise ValueError("has no meaning with reading.order = 'global', which mixes all videos; leave it out")
+        return window
+
+
 class SyntheticConfig(Section):
     """Size of the synthetic corpus. Its statistics are fixed in `replicate.data.synthetic`."""
 
@@ -283,6 +300,7 @@ class Profile(Section):
     name: str
     title: str = ""
     dataset: DatasetConfig = DatasetConfig()
+    reading: ReadingConfig = ReadingConfig()
     synthetic: SyntheticConfig = SyntheticConfig()
     split: SplitConfig = SplitConfig()
     model: ModelConfig = ModelConfig()

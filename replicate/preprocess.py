@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
 from replicate.data.batches import Batch
 from replicate.data.spec import DatasetSpec
@@ -60,6 +61,13 @@ def prepare(
 def as_tensor(array: np.ndarray) -> torch.Tensor:
     """A tensor that shares the array's memory; read-only arrays (memory-mapped files) are copied first."""
     return torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else np.array(array))
+
+
+def pinned(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """An array of any content that a GPU copies from while the processor goes on. torch uses its memory again when
+    nobody holds the array and what the GPU copies from it is done."""
+    kind = torch.from_numpy(np.empty(0, dtype)).dtype
+    return torch.empty(shape, dtype=kind, pin_memory=True).numpy()
 
 
 def _parts(features: torch.Tensor) -> list[slice]:

@@ -47,6 +47,8 @@ TRAINING_FIELDS = (
     "training.decay",
     "training.decay_examples",
     "training.normalisation",
+    "reading.order",
+    "reading.window",
     "run.compile",
     "run.processes_per_model",
 )
@@ -76,6 +78,7 @@ NOT_IN_KEYS = {
     "title": "a label",
     "model.preset": "the sizes that it stands for are fields themselves",
     "dataset.reader": "both readers return the same bytes (tested)",
+    "reading.workers": "batches are the same bytes in the same order, whoever reads them (tested)",
     "training.seeds": "each seed is a job of its own",
     "tuning.learning_rates": "each variant is a job of its own",
     "tuning.normalisations": "each variant is a job of its own",

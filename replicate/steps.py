@@ -179,30 +179,30 @@ def run_split(step: Step) -> None:
 
 
 class Corpus:
-    """The videos as one stage sees them: where to read, the nodes of each, who trains and who tests."""
+    """The videos as one stage sees them: where and in which order to read, the nodes of each, who trains, who tests."""
 
     def __init__(self, step: Step):
-        from replicate.data.batches import ArraySource, RecordSource
+        from replicate.data.batches import ArraySource
         from replicate.data.labels import LabelStore
+        from replicate.data.reading import order_of, source_of
         from replicate.data.splits import Split
-        from replicate.data.views import ChosenModalities, ShuffledFrames
+        from replicate.preprocess import pinned
 
-        dataset = step.profile.dataset
+        dataset, reading = step.profile.dataset, step.profile.reading
         self.spec = specification(step.profile)
         self.index = _index(step)
         self.split = Split.open(step.input("split"))
         self.labels = LabelStore.open(step.input("labels")) if "labels" in step.job.inputs else None
-        self.widths = tuple(feature.width for feature in self.spec.features)
+        self.order = order_of(self.index, reading.order, reading.window)
         if "states" in step.job.inputs:
             self.source: Any = ArraySource(np_load(step.input("states") / "states.npy"))
-            self.widths = (step.profile.model.lstm_width,)
+            self.widths: tuple[int, ...] = (step.profile.model.lstm_width,)
         else:
-            self.source = RecordSource(self.index, self.spec, dataset.frame_limit, reader=dataset.reader)
-            if dataset.modalities:
-                self.source = ChosenModalities(self.source, self.spec.features, dataset.modalities)
-                self.widths = self.source.widths
-            if dataset.frame_order == "shuffled":
-                self.source = ShuffledFrames(self.source, self.index.ids)
+            self.source, self.widths = source_of(
+                self.index, self.spec, dataset.frame_limit, dataset.reader, dataset.modalities,
+                dataset.frame_order == "shuffled", reading.workers, reading.window,
+                pinned if step.profile.run.device == "cuda" else None,
+            )  # fmt: skip
 
     def build(self, step: Step) -> Any:
         """The column's untrained model, every weight a function of the seed and its own name."""
@@ -333,7 +333,7 @@ def run_time(step: Step, ranks: Any) -> TimeRecord:
     corpus, profile = Corpus(step), step.profile
     record = time_training(
         corpus.build(step), corpus.source, corpus.labels, corpus.split.train, profile.training, profile.timing,
-        corpus.spec, profile.training.seeds[0], step.progress, compute_of(profile), ranks,
+        corpus.spec, profile.training.seeds[0], step.progress, compute_of(profile), ranks, corpus.order,
     )  # fmt: skip
     return TimeRecord(column=step.column, profile=profile.name, **record)
 

@@ -19,8 +19,9 @@ from torch import nn
 
 from replicate.compute import Compute
 from replicate.config import TimingConfig, TrainingConfig
-from replicate.data.batches import Batch, Source, batches, epoch_order
+from replicate.data.batches import Batch, Source, batches
 from replicate.data.labels import LabelStore
+from replicate.data.order import Order, epoch_order
 from replicate.data.spec import DatasetSpec
 from replicate.hardware import accounting, meters, nvml
 from replicate.optimise import Optimiser
@@ -40,6 +41,7 @@ def time_training(
     progress: Callable[[float, float, str], None] | None = None,
     compute: Compute | None = None,
     ranks: Ranks | None = None,
+    order: Order = epoch_order,
 ) -> dict[str, Any]:
     """Train for some steps and measure.
 
@@ -49,6 +51,7 @@ def time_training(
         timing: how many steps and repeats.
         progress: called with (steps done, steps in all, message).
         ranks: this process among those that train together; memory, processor and GPU figures are this one's.
+        order: of the training videos in an epoch.
 
     Returns:
         The record, plain values: seconds per step (median of repeats, and each), its parts, videos per second,
@@ -69,7 +72,7 @@ def time_training(
     process, gpu = meters.ProcessMeter(), meters.GpuMeter(own_gpu(compute))
     with compute.active():
         optimiser = Optimiser(model.to(compute.device).train(), training, spec, compute, ranks)
-        feed = _endless(source, labels, rows, size, seed, ranks)
+        feed = _endless(source, labels, rows, size, seed, ranks, order)
         repeats, peaks = _measure(optimiser, feed, size, timing, compute, (gpu, process), step_done)
         feed.close()
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
@@ -149,13 +152,13 @@ def _repeat(
 
 
 def _endless(
-    source: Source, labels: LabelStore, rows: np.ndarray, size: int, seed: int, ranks: Ranks
+    source: Source, labels: LabelStore, rows: np.ndarray, size: int, seed: int, ranks: Ranks, order: Order
 ) -> Iterator[Batch]:
     """This process's part of full batches, epoch after epoch."""
     whole = len(rows) // size * size
     for epoch in itertools.count(1):
-        order = epoch_order(rows, seed, epoch)[:whole]
-        yield from batches(source, labels, order, size, rank=ranks.rank, ranks=ranks.count)
+        taken = order(rows, seed, epoch)[:whole]
+        yield from batches(source, labels, taken, size, rank=ranks.rank, ranks=ranks.count)
 
 
 def own_gpu(compute: Compute) -> str | None:

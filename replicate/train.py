@@ -21,7 +21,7 @@ from replicate.compute import Compute
 from replicate.config import TrainingConfig
 from replicate.data.batches import Batch, Source, batches
 from replicate.data.labels import LabelStore
-from replicate.data.order import epoch_order
+from replicate.data.order import Order, epoch_order
 from replicate.data.spec import DatasetSpec
 from replicate.data.splits import Split
 from replicate.errors import ConfigurationError
@@ -62,6 +62,7 @@ def train(
     compute: Compute | None = None,
     ranks: Ranks | None = None,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    order: Order = epoch_order,
 ) -> dict[str, Any]:
     """Train a model and write weights.safetensors (of the best epoch), history.json and timings.json into `folder`.
 
@@ -79,6 +80,7 @@ def train(
         ranks: this process among those that train the model together. All must call this with the same arguments and a
             folder that they share; the first one writes, and each returns the record.
         checkpoint_minutes: between checkpoints within an epoch; there is always one at its end.
+        order: of the training videos in an epoch.
 
     Returns:
         The record, plain values: status ("finished", "stopped early" or "diverged"), epochs, best_epoch (from 1; 0 are
@@ -90,7 +92,7 @@ def train(
     """
     ranks = ranks or Ranks()
     compute = dataclasses.replace(compute or Compute(), processes=ranks.count)
-    identity = _identity(model, split, training, spec, seed, compute)
+    identity = _identity(model, split, training, spec, seed, compute, order)
     record = _finished(folder, identity)
     if min(training.batch_size, len(split.train)) < ranks.count:
         raise ConfigurationError(
@@ -101,7 +103,7 @@ def train(
         with compute.active():
             run = _Run(
                 model, source, labels, split, training, spec, seed, folder, progress, compute, identity, ranks,
-                checkpoint_minutes,
+                checkpoint_minutes, order,
             )  # fmt: skip
             record = run.go()
         if ranks.first:
@@ -122,8 +124,9 @@ def _finished(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _identity(
-    model: nn.Module, split: Split, training: TrainingConfig, spec: DatasetSpec, seed: int, compute: Compute
-) -> dict[str, Any]:
+    model: nn.Module, split: Split, training: TrainingConfig, spec: DatasetSpec, seed: int, compute: Compute,
+    order: Order,
+) -> dict[str, Any]:  # fmt: skip
     """All that a training depends on, save the videos' content: what resuming must find unchanged."""
     shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     return {
@@ -132,7 +135,7 @@ def _identity(
         "seed": seed,
         "dataset": spec.name,
         "shapes": hashlib.sha256(repr(shapes).encode()).hexdigest(),
-        "train": hashlib.sha256(np.ascontiguousarray(split.train, np.int64)).hexdigest(),
+        "train": hashlib.sha256(np.ascontiguousarray(order(split.train, seed, 1), np.int64)).hexdigest(),
         "tune": hashlib.sha256(np.ascontiguousarray(split.tune, np.int64)).hexdigest(),
     }
 
@@ -143,9 +146,10 @@ class _Run:
     def __init__(
         self, model: nn.Module, source: Source, labels: LabelStore, split: Split, training: TrainingConfig,
         spec: DatasetSpec, seed: int, folder: Path, progress: Progress | None, compute: Compute,
-        identity: dict[str, Any], ranks: Ranks, checkpoint_minutes: float,
+        identity: dict[str, Any], ranks: Ranks, checkpoint_minutes: float, order: Order,
     ):  # fmt: skip
         self.model, self.source, self.labels, self.split = model.to(compute.device), source, labels, split
+        self.order = order
         self.training, self.spec, self.seed, self.compute = training, spec, seed, compute
         self.folder, self.progress, self.ranks = folder, progress, ranks
         self.optimiser = Optimiser(self.model, training, spec, compute, ranks)
@@ -217,7 +221,7 @@ class _Run:
     def _train_once(self, number: int) -> float:
         """The mean loss per video of one epoch's steps. What is drawn at random depends on (seed, epoch, rank)."""
         self.model.train()
-        order, size, done = epoch_order(self.split.train, self.seed, number), self.training.batch_size, self.state.step
+        order, size, done = self.order(self.split.train, self.seed, number), self.training.batch_size, self.state.step
         total = torch.zeros((), dtype=torch.float64, device=self.compute.device)
         healthy = torch.ones((), dtype=torch.bool, device=self.compute.device)
         healthy_steps = torch.full((), done, dtype=torch.int64, device=self.compute.device)

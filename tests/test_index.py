@@ -128,12 +128,12 @@ def test_a_killed_build_goes_on_and_ends_the_same(corpus, tmp_path, monkeypatch,
     build(corpus, tmp_path / "whole")
     real, read = indexing.scan.scan, []
 
-    def die(spec, path, most_faults):
+    def die(spec, shard, most_faults):
         if len(read) == killed_at and "killed" not in read:
             read.append("killed")
             raise KeyboardInterrupt
-        read.append(path.name)
-        return real(spec, path, most_faults)
+        read.append(os.path.basename(shard.path))
+        return real(spec, shard, most_faults)
 
     monkeypatch.setattr(indexing.scan, "scan", die)
     with pytest.raises(KeyboardInterrupt):

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -16,7 +16,7 @@ from replicate.data.order import epoch_order, share
 from replicate.data.spec import DatasetSpec
 from replicate.data.tfrecord import RecordError, Shard
 
-__all__ = ["ArraySource", "Batch", "RecordSource", "Source", "batches", "epoch_order"]
+__all__ = ["ArraySource", "Batch", "RecordSource", "Source", "batches", "epoch_order", "stream"]
 
 OPEN_SHARDS = 256  # at once; a process may commonly hold 1,024 files, and YouTube-8M has 3,844 shards
 CHANGED = "restore the file, or issue the command again with the same --data-dir to index it afresh"
@@ -40,8 +40,8 @@ class Batch:
 
 
 class Source(Protocol):
-    """Whatever gives the frames of rows. One that reads several batches at once also has `stream`, as
-    `replicate.data.workers.ReadingProcesses`."""
+    """Whatever gives the frames of rows. One that does better knowing what comes next also has the method `stream`, as
+    the function of that name."""
 
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(features, lengths) of the rows, as in Batch."""
@@ -68,6 +68,11 @@ class RecordSource:
             from replicate.data.tensorflow_reader import parse as parse_with_tensorflow
 
             self._parse = parse_with_tensorflow
+
+    @property
+    def video_bytes(self) -> int:
+        """Bytes of the longest video in a batch."""
+        return self.frame_limit * self.spec.width * np.dtype(self.spec.dtype).itemsize
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process: without open files, and memory is the other's own."""
@@ -97,14 +102,18 @@ class RecordSource:
         """An open shard; of those, the one used longest ago makes room for a new one."""
         shard = self._shards.pop(number, None)
         if shard is None:
-            described = self.index.shards[number]
-            shard = Shard(self.index.root / described["name"])
-            if shard.size != described["bytes"]:
-                sizes = f"has {shard.size} bytes, and had {described['bytes']} when it was indexed"
-                raise RecordError(shard.path, None, None, f"{sizes}; {CHANGED}")
+            shard = self._checked(number, Shard(self.index.root / self.index.shards[number]["name"]))
             if len(self._shards) == OPEN_SHARDS:
                 self._shards.pop(next(iter(self._shards))).close()
         self._shards[number] = shard
+        return shard
+
+    def _checked(self, number: int, shard: Shard) -> Shard:
+        """The shard, if it is as large as it was."""
+        size = self.index.shards[number]["bytes"]
+        if shard.size != size:
+            sizes = f"has {shard.size} bytes, and had {size} when it was indexed"
+            raise RecordError(shard.path, None, None, f"{sizes}; {CHANGED}")
         return shard
 
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,6 +143,11 @@ class ArraySource:
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(rows, 1, width) float32, and lengths of 1."""
         return np.asarray(self.array[rows])[:, None], np.ones(len(rows), np.int64)
+
+
+def stream(source: Source, parts: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(features, lengths) of the rows of each part, in order, in the way that is the source's best."""
+    yield from source.stream(parts) if hasattr(source, "stream") else map(source.read, parts)
 
 
 def batches(
@@ -166,9 +180,9 @@ def batches(
         return False
 
     def produce() -> None:
-        stream = source.stream(parts) if hasattr(source, "stream") else map(source.read, parts)
+        read = stream(source, parts)
         try:
-            for rows, (features, lengths) in zip(parts, stream, strict=True):
+            for rows, (features, lengths) in zip(parts, read, strict=True):
                 if not offer(Batch(features, lengths, labels.encode(rows), rows)):
                     break
             else:
@@ -176,8 +190,7 @@ def batches(
         except BaseException as error:  # handed to the consumer, who raises it
             offer(error)
         finally:
-            if hasattr(stream, "close"):
-                stream.close()
+            read.close()
 
     thread = threading.Thread(target=produce, daemon=True, name="read batches")
     thread.start()

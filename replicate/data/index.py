@@ -22,24 +22,26 @@ import numpy as np
 
 from replicate.data import processes as pool
 from replicate.data import scan
+from replicate.data.remote import RemotePath
 from replicate.data.spec import DatasetSpec
-from replicate.data.tfrecord import RecordError
+from replicate.data.tfrecord import RecordError, Shard
 from replicate.errors import DataError
-from replicate.record import atomic_file, canonical_json, file_digest, read_json, write_json
+from replicate.record import atomic_file, canonical_json, read_json, write_json
 
 COLUMNS = ("shard", "record", "offset", "frames", "ids", "label_offsets", "label_values")
 _ENDS = 1 << 16
 
 
-def find_shards(root: Path, patterns: list[str]) -> list[str]:
+def find_shards(root: Path | RemotePath, patterns: list[str]) -> list[str]:
     """Names (relative to `root`, sorted) of the files that match any of the glob patterns.
 
     Raises:
         DataError: a pattern matches nothing.
+        IncompleteRun: a remote store did not answer.
     """
     names: set[str] = set()
     for pattern in patterns:
-        found = glob.glob(pattern, root_dir=root)
+        found = root.matching(pattern) if isinstance(root, RemotePath) else glob.glob(pattern, root_dir=root)
         if not found:
             remedy = "is --data-dir the folder that holds the dataset?"
             raise DataError(f"no file under {root} matches {pattern!r}; {remedy}")
@@ -47,35 +49,53 @@ def find_shards(root: Path, patterns: list[str]) -> list[str]:
     return sorted(names)
 
 
-def fingerprint(root: Path, shards: list[str]) -> list[tuple[str, int, str]]:
+def fingerprint(root: Path | RemotePath, shards: list[str]) -> list[tuple[str, int, str]]:
     """(name, bytes, SHA-256 of the first and last 64 KiB) of each shard: cheap enough to ask at every command.
 
-    It tells corpora apart; it does not find a flipped bit in the middle, which the CRC of each read does.
+    It tells corpora apart; it does not find a flipped bit in the middle, which the CRC of each read does. A corpus has
+    the same one wherever it lies.
+
+    Raises:
+        RecordError: a shard is missing, or may not be read.
+        IncompleteRun: a remote store did not answer.
     """
-    rows = []
-    for name in shards:
-        try:
-            with open(root / name, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                ends = hashlib.sha256(file.read(_ENDS))
-                file.seek(max(0, size - _ENDS))
-                ends.update(file.read(_ENDS))
-        except OSError as error:
-            raise RecordError(str(root / name), None, None, f"cannot be read: {error.strerror}") from None
-        rows.append((name, size, ends.hexdigest()))
-    return rows
-
-
-def sizes_of(root: Path, shards: list[str]) -> list[int]:
-    """Bytes of each shard; 0 of a file that is not there, which reading it then says."""
-    return [os.path.getsize(root / name) if os.path.exists(root / name) else 0 for name in shards]
-
-
-def _checksum(path: Path) -> str:
     try:
-        return file_digest(path)
+        sizes, ends = _remote_ends(root, shards) if isinstance(root, RemotePath) else _ends_of(root, shards)
     except OSError as error:
-        raise RecordError(str(path), None, None, f"cannot be read: {error.strerror}") from None
+        raise RecordError(error.filename or str(root), None, None, f"cannot be read: {error.strerror}") from None
+    return [
+        (name, size, hashlib.sha256(both).hexdigest()) for name, size, both in zip(shards, sizes, ends, strict=True)
+    ]
+
+
+def _ends_of(root: Path | RemotePath, shards: list[str]) -> tuple[list[int], list[bytes]]:
+    """Bytes, and the first and last 64 KiB, of each file."""
+    sizes, ends = [], []
+    for name in shards:
+        with open(root / name, "rb") as file:
+            sizes.append(os.fstat(file.fileno()).st_size)
+            first = file.read(_ENDS)
+            file.seek(max(0, sizes[-1] - _ENDS))
+            ends.append(first + file.read(_ENDS))
+    return sizes, ends
+
+
+def _remote_ends(root: RemotePath, shards: list[str]) -> tuple[list[int], list[bytes]]:
+    sizes = root.sizes(shards)
+    begins = [begin for size in sizes for begin in (0, max(0, size - _ENDS))]
+    ends = [end for size in sizes for end in (min(size, _ENDS), size)]
+    parts = root.parts([name for name in shards for _ in range(2)], begins, ends)
+    return sizes, [first + last for first, last in zip(parts[::2], parts[1::2], strict=True)]
+
+
+def sizes_of(root: Path | RemotePath, shards: list[str]) -> list[int]:
+    """Bytes of each shard; 0 of a file that is not there, which reading it then says."""
+    if isinstance(root, RemotePath):
+        try:
+            return root.sizes(shards)
+        except OSError as error:
+            raise RecordError(str(root), None, None, f"cannot be read: {error.strerror}") from None
+    return [os.path.getsize(root / name) if os.path.exists(root / name) else 0 for name in shards]
 
 
 @dataclass(frozen=True)
@@ -99,7 +119,7 @@ class _Part:
 
 def build_index(
     spec: DatasetSpec,
-    root: Path,
+    root: Path | RemotePath,
     shards: list[str],
     out: Path,
     max_corrupt: int = 0,
@@ -153,19 +173,22 @@ def build_index(
     return skipped
 
 
-def _index_shard(spec: DatasetSpec, root: Path, parts: Path, max_corrupt: int, task: tuple[int, str]) -> _Part:
+def _index_shard(
+    spec: DatasetSpec, root: Path | RemotePath, parts: Path, max_corrupt: int, task: tuple[int, str]
+) -> _Part:
     """Read a shard and write its part, if an earlier build did not."""
     number, name = task
     path = _path_of(parts, number)
     if not path.exists():
-        scanned = scan.scan(spec, root / name, max_corrupt)
+        shard = Shard(root / name)
+        scanned = scan.scan(spec, shard, max_corrupt)
         faults = [
             {"file": name, "record": fault.record, "offset": fault.offset, "reason": fault.reason}
             for fault in scanned.faults
         ]
         if len(faults) > max_corrupt:
             return _Part(0, 0, 0, faults, "")
-        checksum = _checksum(root / name)
+        checksum = shard.sha256()
         with atomic_file(path) as file:
             np.savez(file, **scanned.columns, faults=np.array(canonical_json(faults)), sha256=np.array(checksum))
     with np.load(path) as part:
@@ -177,7 +200,7 @@ def _path_of(parts: Path, number: int) -> Path:
     return parts / f"{number:06d}.npz"
 
 
-def _beyond(root: Path, fault: dict[str, Any], skipped: int) -> RecordError:
+def _beyond(root: Path | RemotePath, fault: dict[str, Any], skipped: int) -> RecordError:
     """The fault that is one too many, with the remedies; so many before it in its file were allowed."""
     before = f" ({skipped} before it in this file were skipped)" if skipped else ""
     remedy = "download the file again, list all faults with `replicate data verify`, or allow more by --max-corrupt"
@@ -217,7 +240,7 @@ def _write_header(file: BinaryIO, kind: str, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, description)
 
 
-def _refuse_duplicates(root: Path, shards: list[str], columns: dict[str, np.ndarray]) -> None:
+def _refuse_duplicates(root: Path | RemotePath, shards: list[str], columns: dict[str, np.ndarray]) -> None:
     """A video that occurs twice could be both trained and tested on; the later record is the fault."""
     rows, firsts = scan.repetitions(columns["ids"])
     if len(rows):
@@ -245,7 +268,7 @@ class Index:
         label_values: int16 label indices.
     """
 
-    root: Path
+    root: Path | RemotePath
     shards: list[dict[str, Any]]
     shard: np.ndarray
     record: np.ndarray
@@ -256,7 +279,7 @@ class Index:
     label_values: np.ndarray
 
     @classmethod
-    def open(cls, folder: Path, root: Path) -> "Index":
+    def open(cls, folder: Path, root: Path | RemotePath) -> "Index":
         """Map an index into memory."""
         columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS}
         return cls(root, read_json(folder / "index.json")["shards"], **columns)

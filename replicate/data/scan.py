@@ -1,13 +1,12 @@
 """What the records of one shard are: read to the shard's end, checked, described in columns."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from replicate.data.example import FormatError, Record, parse
 from replicate.data.spec import DatasetSpec
-from replicate.data.tfrecord import RecordError, iterate_records
+from replicate.data.tfrecord import RecordError, Shard
 
 COLUMNS = ("record", "offset", "frames", "ids", "label_counts", "label_values")
 
@@ -26,20 +25,17 @@ class Scanned:
     faults: list[RecordError]
 
 
-def scan(spec: DatasetSpec, path: Path, most_faults: int | None = None) -> Scanned:
+def scan(spec: DatasetSpec, shard: Shard, most_faults: int | None = None) -> Scanned:
     """Read a shard; both CRCs and the format of every record are checked.
 
     Args:
         spec: the dataset that it should hold.
-        path: the shard.
+        shard: where to read.
         most_faults: reading stops behind the first fault beyond so many.
-
-    Raises:
-        RecordError: the file cannot be read at all.
     """
-    file, records, offsets, frames, ids, labels, faults = str(path), [], [], [], [], [], []
-    for record, (offset, payload) in enumerate(iterate_records(path)):
-        found = examine(spec, file, record, offset, payload)
+    records, offsets, frames, ids, labels, faults = [], [], [], [], [], []
+    for record, (offset, payload) in enumerate(shard.records()):
+        found = examine(spec, shard.path, record, offset, payload)
         if isinstance(found, RecordError):
             faults.append(found)
             if most_faults is not None and len(faults) > most_faults:

@@ -3,8 +3,8 @@
 A record is: uint64 length, uint32 masked CRC32C of the length's bytes, payload, uint32 masked CRC32C of the payload;
 all little-endian. The mask rotates the CRC right by 15 bits and adds a constant.
 
-Shards are read by `pread`, not mapped into memory: a file that shrinks or a disk that fails is then an error with a
-sentence instead of a signal that kills the process, and the memory in use does not grow with what was read.
+Local shards are read by `pread`, not mapped into memory: a file that shrinks or a disk that fails is then an error with
+a sentence instead of a signal that kills the process, and the memory in use does not grow with what was read.
 """
 
 import os
@@ -16,7 +16,9 @@ from pathlib import Path
 
 import google_crc32c
 
+from replicate.data.remote import RemoteFile, RemotePath
 from replicate.errors import DataError
+from replicate.record import file_digest
 
 HEADER, FOOTER = 12, 4
 _MASK_DELTA = 0xA282EAD8
@@ -59,6 +61,30 @@ def frame(payload: bytes) -> bytes:
     return length + _CRC.pack(masked_crc(length)) + payload + _CRC.pack(masked_crc(payload))
 
 
+class LocalFile:
+    """Parts of a file on this machine. Errors are OSErrors.
+
+    Attributes:
+        path: as it was named.
+        size: bytes, when it was opened.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self.close = weakref.finalize(self, os.close, self._descriptor)
+        os.pread(self._descriptor, 1, 0)  # a folder can be opened, but not read
+        self.size = os.fstat(self._descriptor).st_size
+
+    def pread(self, size: int, begin: int) -> bytes:
+        """At most `size` bytes from `begin` on."""
+        return os.pread(self._descriptor, size, begin)
+
+    def sha256(self) -> str:
+        """Hex."""
+        return file_digest(Path(self.path))
+
+
 class Shard:
     """An opened TFRecord file. Not for several threads at once.
 
@@ -67,19 +93,23 @@ class Shard:
         size: bytes, when it was opened.
     """
 
-    def __init__(self, path: Path | str):
+    def __init__(self, place: Path | str | RemotePath | RemoteFile):
         """
+        Args:
+            place: of the file, or the file itself.
+
         Raises:
             RecordError: the file is missing, empty, a folder, or may not be read.
+            IncompleteRun: a remote store did not answer.
         """
-        self.path = str(path)
+        self.path = str(place.path if isinstance(place, RemoteFile) else place)
         try:
-            self._descriptor = os.open(path, os.O_RDONLY)
-            self.close = weakref.finalize(self, os.close, self._descriptor)
-            os.pread(self._descriptor, 1, 0)  # a folder can be opened, but not read
+            if isinstance(place, RemotePath):
+                place = place.opened()
+            self._file = place if isinstance(place, RemoteFile) else LocalFile(place)
         except OSError as error:
             raise RecordError(self.path, None, None, f"cannot be read: {error.strerror}") from None
-        self.size = os.fstat(self._descriptor).st_size
+        self.size, self.close = self._file.size, self._file.close
         self._window, self._begin = b"", 0
         if self.size == 0:
             raise RecordError(self.path, None, None, "the file is empty; download it again")
@@ -104,7 +134,7 @@ class Shard:
             try:
                 length = self._length(record, offset)
             except RecordError as error:
-                found = self._next_header(offset + 1)
+                found = self._next_header(record, offset, offset + 1)
                 going_on = f"; reading goes on at byte {found}" if found < self.size else ""
                 yield offset, RecordError(self.path, record, offset, error.reason + going_on)
                 offset = found
@@ -116,6 +146,17 @@ class Shard:
                 yield offset, item
                 offset += HEADER + length + FOOTER
             record += 1
+
+    def sha256(self) -> str:
+        """Hex, of the whole file.
+
+        Raises:
+            RecordError: the disk fails.
+        """
+        try:
+            return self._file.sha256()
+        except OSError as error:
+            raise RecordError(self.path, None, None, f"cannot be read: {error.strerror}") from None
 
     def _length(self, record: int, offset: int) -> int:
         remaining = self.size - offset
@@ -144,10 +185,7 @@ class Shard:
         begin = offset + skipped
         at = begin - self._begin
         if at < 0 or at + size > len(self._window):
-            try:
-                found = os.pread(self._descriptor, max(size, _WINDOW), begin)
-            except OSError as error:
-                raise RecordError(self.path, record, offset, f"cannot be read: {error.strerror}") from None
+            found = self._pread(record, offset, max(size, _WINDOW), begin)
             if len(found) < size:
                 raise RecordError(self.path, record, offset, "the file has become shorter while it was read")
             if size >= _WINDOW:
@@ -155,10 +193,16 @@ class Shard:
             self._window, self._begin, at = found, begin, 0
         return self._window[at : at + size]
 
-    def _next_header(self, begin: int) -> int:
+    def _pread(self, record: int, offset: int, size: int, begin: int) -> bytes:
+        try:
+            return self._file.pread(size, begin)
+        except OSError as error:
+            raise RecordError(self.path, record, offset, f"cannot be read: {error.strerror}") from None
+
+    def _next_header(self, record: int, offset: int, begin: int) -> int:
         """Where the first header from `begin` on lies whose CRC is right; the file's size if there is none."""
         while begin < self.size:
-            part = os.pread(self._descriptor, _SEARCHED + HEADER, begin)
+            part = self._pread(record, offset, _SEARCHED + HEADER, begin)
             for likely in _LIKELY_LENGTH.finditer(part, 0, _SEARCHED + 8):
                 at = likely.start()
                 if len(part) - at < HEADER:
@@ -169,7 +213,7 @@ class Shard:
         return self.size
 
 
-def iterate_records(path: Path) -> Iterator[tuple[int, bytes | RecordError]]:
+def iterate_records(path: Path | RemotePath) -> Iterator[tuple[int, bytes | RecordError]]:
     """(offset, payload) of every record of a shard, in order; faulty records are yielded as their errors.
 
     Raises:

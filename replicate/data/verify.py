@@ -10,7 +10,7 @@ from replicate.data import processes as pool
 from replicate.data.index import sizes_of
 from replicate.data.scan import Scanned, repeated_id, repetitions, scan
 from replicate.data.spec import DatasetSpec
-from replicate.data.tfrecord import RecordError
+from replicate.data.tfrecord import RecordError, Shard
 
 
 def verify(
@@ -54,7 +54,7 @@ def verify(
 def _scan(spec: DatasetSpec, root: Path, name: str) -> tuple[tuple[np.ndarray, ...], list[RecordError]]:
     """((ids, record numbers, offsets), faults) of a shard; a file that cannot be read at all is a fault."""
     try:
-        scanned: Scanned = scan(spec, root / name)
+        scanned: Scanned = scan(spec, Shard(root / name))
     except RecordError as error:
         return (np.zeros(0, "S1"), np.zeros(0, np.int32), np.zeros(0, np.int64)), [error]
     return tuple(scanned.columns[column] for column in ("ids", "record", "offset")), scanned.faults

@@ -1,11 +1,11 @@
 """Sources that change what another source gives: some modalities alone, frames in another order."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from replicate.data.batches import Source
+from replicate.data.batches import Source, stream
 from replicate.data.spec import Feature
 from replicate.errors import ConfigurationError
 
@@ -35,7 +35,14 @@ class ChosenModalities:
 
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(features, lengths) of the rows, as in Batch."""
-        features, lengths = self.source.read(rows)
+        return self._seen(*self.source.read(rows))
+
+    def stream(self, parts: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(features, lengths) of the rows of each part, in order."""
+        for features, lengths in stream(self.source, parts):
+            yield self._seen(features, lengths)
+
+    def _seen(self, features: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return features[..., self.columns], lengths
 
 
@@ -55,7 +62,14 @@ class ShuffledFrames:
 
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(features, lengths) of the rows, as in Batch."""
-        features, lengths = self.source.read(rows)
+        return self._seen(rows, *self.source.read(rows))
+
+    def stream(self, parts: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(features, lengths) of the rows of each part, in order."""
+        for rows, (features, lengths) in zip(parts, stream(self.source, parts), strict=True):
+            yield self._seen(rows, features, lengths)
+
+    def _seen(self, rows: np.ndarray, features: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for line, (row, length) in enumerate(zip(rows, lengths, strict=True)):
             features[line, :length] = features[line, frame_order(bytes(self.ids[row]), int(length))]
         return features, lengths
