@@ -3,11 +3,14 @@ that is not what it must be says why in one sentence; waiting without hope ends.
 
 import dataclasses
 import os
+import re
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from replicate.cli.worker import worker as worker_verb
 from replicate.cluster import environment, expectation, gpus, jobs, local, walking, worker
 from replicate.config import load_profile
 from replicate.errors import ConfigurationError, IncompleteRun
@@ -177,7 +180,9 @@ def test_each_fault_of_a_worker_is_its_own_sentence(expected, tmp_path):
     other = tuple((name, "x" if name == "sources" else version) for name, version in expected.software)
     assert f"{who} runs other source files than this command; start the sch" in fault(expected, software=other)
     assert f"{who} sees 1 shards with 4 bytes" in fault(expected, data=(2, 9))
-    assert "every machine needs the same data" in fault(expected, data_dir=tmp_path / "elsewhere")
+    elsewhere = fault(expected, data_dir=tmp_path / "elsewhere")
+    assert elsewhere.startswith(f"{who}: no file under {tmp_path / 'elsewhere'} matches '*.tfrecord'")
+    assert elsewhere.endswith("every machine needs the same data under the same path")
 
 
 def test_a_run_directory_that_is_not_shared_is_seen(expected, tmp_path):
@@ -224,3 +229,26 @@ def test_waiting_for_a_worker_that_never_comes_ends(monkeypatch):
     clock[0] += 1
     with pytest.raises(IncompleteRun, match=r"^train RNN, seed 0: for 5 min 0 s no worker has offered a GPU; start s"):
         patience({}, train)
+
+
+PAGE = (Path(__file__).parent.parent / "docs" / "cluster.md").read_text(encoding="utf-8")
+
+
+def test_the_profile_on_the_page_loads(tmp_path):
+    (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "my_site.toml").write_text(text)
+    assert load_profile(str(tmp_path / "my_site.toml")).slurm.gpu_jobs == 8
+
+
+def test_the_workers_on_the_page_are_understood():
+    import yaml
+
+    blocks = [each for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) for each in yaml.safe_load_all(text)]
+    workers = [
+        block["spec"]["worker"]["spec"]["containers"][0] for block in blocks if "worker" in block.get("spec", {})
+    ]
+    assert len(workers) == 2
+    for container in workers:
+        verb, name, *words = container["args"]
+        assert (verb, name) == ("replicate", "worker")
+        assert worker_verb.make_context("worker", ["tcp://head:8786", *words]).params["name"] == "$(DASK_WORKER_NAME)"

@@ -6,7 +6,6 @@ that a worker began: a scheduler that gives a lost worker's job to another one f
 """
 
 import functools
-import glob
 import hashlib
 import importlib.metadata
 import os
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from replicate.cluster.environment import thread_variables
-from replicate.errors import ConfigurationError, IncompleteRun
+from replicate.errors import ConfigurationError, IncompleteRun, ReplicateError
 from replicate.record import write_text
 from replicate.stages import Job
 
@@ -40,7 +39,7 @@ class Expectation:
         software: version of Python and of every package that results or messages depend on; digest of our sources.
         folder: of this walk, with a file `token`; absolute.
         token: its content.
-        data_dir: folder of real data, if there is one.
+        data_dir: folder of real data, here or in a remote store, if the jobs read any.
         patterns: of the shards there.
         data: (files, bytes) of those shards.
     """
@@ -49,7 +48,7 @@ class Expectation:
     software: tuple[tuple[str, str], ...]
     folder: Path
     token: str
-    data_dir: Path | None
+    data_dir: Any
     patterns: tuple[str, ...]
     data: tuple[int, int]
 
@@ -59,14 +58,15 @@ class Expectation:
         return self.folder.name
 
 
-def expect(runs: Path, data_dir: Path | None, patterns: tuple[str, ...], threads: int) -> Expectation:
+def expect(runs: Path, data_dir: Any, patterns: tuple[str, ...], threads: int) -> Expectation:
     """State what workers must be like; put the token into the run directory. What killed commands left is removed."""
     shutil.rmtree(runs / WALKS, ignore_errors=True)
     folder = runs / WALKS / uuid.uuid4().hex[:12]
     token = uuid.uuid4().hex
     write_text(folder / "token", token)
-    seen = _shards(data_dir, patterns) if data_dir else (0, 0)
-    return Expectation(threads, tuple(software().items()), folder, token, data_dir, patterns, seen)
+    needed = data_dir if patterns else None
+    seen = _shards(needed, patterns) if needed else (0, 0)
+    return Expectation(threads, tuple(software().items()), folder, token, needed, patterns, seen)
 
 
 def dismiss(expectation: Expectation) -> None:
@@ -103,9 +103,11 @@ def _sources() -> str:
     return found.hexdigest()[:12]
 
 
-def _shards(data_dir: Path, patterns: tuple[str, ...]) -> tuple[int, int]:
-    names = {name for pattern in patterns for name in glob.glob(pattern, root_dir=data_dir)}
-    return len(names), sum(os.path.getsize(data_dir / name) for name in names)
+def _shards(data_dir: Any, patterns: tuple[str, ...]) -> tuple[int, int]:
+    from replicate.data.index import find_shards, sizes_of
+
+    names = find_shards(data_dir, list(patterns))
+    return len(names), sum(sizes_of(data_dir, names))
 
 
 def fault(expectation: Expectation, name: str, threads: int, environ: Mapping[str, str] = os.environ) -> str | None:
@@ -150,8 +152,8 @@ def _storage_fault(expectation: Expectation, who: str) -> str | None:
         return None
     try:
         seen = _shards(expectation.data_dir, expectation.patterns)
-    except OSError as error:
-        return f"{who} cannot read {expectation.data_dir} ({error.strerror}); every machine needs the data there"
+    except ReplicateError as error:
+        return f"{who}: {error}; every machine needs the same data under the same path"
     if seen != expectation.data:
         files, size = expectation.data
         there = f"{seen[0]} shards with {seen[1]:,} bytes in {expectation.data_dir}, this command {files} with {size:,}"
