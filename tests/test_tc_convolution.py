@@ -167,6 +167,16 @@ def test_replicated_ends_keep_a_still_video_still():
     torch.testing.assert_close(zero(still, mask)[0, :, 0], torch.tensor([1.8, 2.4, 2.4, 1.8, 0, 0]))
 
 
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_invalid_frames_before_valid_ones_are_not_seen_either(videos, options):
+    values, _ = videos
+    late = torch.arange(TIME).expand(VIDEOS, TIME) >= 3
+    made = layer(**options)
+    result = made(values, late)
+    torch.testing.assert_close(result[:, 3:], made(values[:, 3:]))
+    assert not result[:, :3].any()
+
+
 def test_parameters_are_those_of_the_size_study():
     """Facts, section F: 24 shared, 288 per head for one of a Transformer's sites, C (M k + M) depthwise."""
 

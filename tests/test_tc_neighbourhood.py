@@ -116,14 +116,15 @@ def test_attention_equations(videos, options, sign, own):
         torch.testing.assert_close(alpha[video, :length], attention(e[video, :length, 0], h[video, :length], sign, own))
 
 
-def test_normalised_weights(videos):
-    """Each result is a weighted mean: sum_j d_ij s_j / sum_j d_ij with d_ii = 1."""
+@pytest.mark.parametrize("include_self", [False, True])
+def test_normalised_weights(videos, include_self):
+    """Each result is a weighted mean: sum_j d_ij s_j / sum_j d_ij with d_ii = 1, or 2 where i is its own neighbour."""
     s, f, mask = videos
-    result = tc.NeighbourhoodSum(REACH, normalise=True)(s, f, mask)
+    result = tc.NeighbourhoodSum(REACH, normalise=True, include_self=include_self)(s, f, mask)
     for video, length in enumerate(LENGTHS):
         for i in range(length):
             near = neighbourhood(i, length, own=True)
-            weights = [math.exp(-distance(f[video, i], f[video, j])) for j in near]
+            weights = [math.exp(-distance(f[video, i], f[video, j])) * (1 + include_self * (i == j)) for j in near]
             expected = sum(w * s[video, j] for w, j in zip(weights, near, strict=True)) / sum(weights)
             torch.testing.assert_close(result[video, i], expected)
 
