@@ -7,7 +7,7 @@ from scipy import stats
 
 from replicate.errors import MissingResult
 from replicate.record import read_json, write_json
-from replicate.report import claims
+from replicate.report import claims, studies
 from replicate.report.verdicts import INCONCLUSIVE, REFUTED, SUPPORTED, UNTESTABLE
 from replicate.schema import HEADLINE
 
@@ -134,3 +134,14 @@ def test_several_modalities_need_several_runs(tmp_path):
     synthetic, real = (judged(write_fixture(tmp_path / data, data=data)) for data in ("synthetic", "real"))
     assert "replicate diff" in synthetic["modalities-help"].evidence
     assert real["modalities-help"].evidence == "This dataset has one modality."
+
+
+def test_figures_of_studies_name_the_baseline_and_what_marks_mean(tmp_path):
+    folder = write_fixture(tmp_path)
+    grid(folder, one_seed(0.0))
+    ablation(folder, {"as_run": 0.01, "quarter": 0.02})
+    heat, forest = (studies.draw_study(folder / "records" / f"{kind}-tc_rnn.json") for kind in ("grid", "ablate"))
+    assert heat.figure.axes[0].get_title(loc="left") == "RNN-Attn without the layer: 40.00"
+    assert "Dashed: the paper's choice, 5 x 4. Controls: kernel sizes that the paper's grid lacks." in heat.caption
+    assert {axes.get_xlabel() for axes in forest.figure.axes} == {"percentage points over RNN-Attn"}
+    assert [text.get_text() for text in forest.figure.legends[0].get_texts()] == ["the layer alone changes"]

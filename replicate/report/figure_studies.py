@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from replicate.columns import COLUMNS
 from replicate.report.style import (
@@ -22,9 +23,11 @@ from replicate.report.style import (
     zero_line,
 )
 from replicate.schema import HEADLINE
-from replicate.studies.schema import AblateRecord, Arm, GridRecord, MultiverseRecord, Study
+from replicate.studies.schema import AblateRecord, AblateRow, Arm, GridRecord, MultiverseRecord, Study
 
+FILLED, HOLLOW = "\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}"
 SHADES = "cividis"  # even in lightness, alike for all common kinds of colour blindness
+PAPER_CELL = (5, 4)  # kernel size and feature maps of section 4.2
 SHOWN = ("GAP", "MAP")  # metrics of the forest; its table has all
 
 
@@ -54,6 +57,10 @@ def draw_grid(record: GridRecord, name: str) -> Drawing:
     else:
         _heads(figure, table, record)
     chosen = "" if record.chosen is None else " The frame marks the highest; no profile is changed by it."
+    if _place(record, PAPER_CELL):
+        chosen += " Dashed: the paper's choice, 5 x 4."
+    if any(cell.control for cell in record.cells):
+        chosen += " Controls: kernel sizes that the paper's grid lacks."
     base = (
         ""
         if record.baseline_gap is None
@@ -89,6 +96,14 @@ def _heat_map(figure: Figure, record: GridRecord) -> None:
         best = record.cells[record.chosen].values
         corner = across.index(best[second]), down.index(best[first])
         axes.add_patch(matplotlib.patches.Rectangle(corner, 1, 1, fill=False, edgecolor=VERMILLION, linewidth=2))
+    if _place(record, PAPER_CELL):
+        corner = across.index(PAPER_CELL[1]) + 0.06, down.index(PAPER_CELL[0]) + 0.06
+        shade = scale(values[down.index(PAPER_CELL[0]), across.index(PAPER_CELL[1])])
+        line = {"edgecolor": "#000000" if shade > 0.55 else "#ffffff", "linewidth": 1, "linestyle": "--"}
+        axes.add_patch(matplotlib.patches.Rectangle(corner, 0.88, 0.88, fill=False, **line))
+    if record.baseline_gap is not None:
+        title = f"{COLUMNS[record.baseline].title} without the layer: {100 * record.baseline_gap:.2f}"
+        axes.set_title(title, loc="left", fontweight="normal", fontsize=8)
     controls = {cell.values[first] for cell in record.cells if cell.control}
     names = [f"{value}{' (control)' if value in controls else ''}" for value in down]
     axes.set_yticks(np.arange(len(down)) + 0.5, names)
@@ -98,6 +113,12 @@ def _heat_map(figure: Figure, record: GridRecord) -> None:
     axes.grid(False)
     axes.invert_yaxis()
     figure.colorbar(mesh, ax=axes, label="tune GAP (%)")
+
+
+def _place(record: GridRecord, values: tuple[int, int]) -> bool:
+    """Whether a grid of two fields has a trained cell of these values."""
+    found = [tuple(cell.values.values()) for cell in record.cells if cell.mean is not None]
+    return len(record.axes) == 2 and values in found
 
 
 def _heads(figure: Figure, table: pd.DataFrame, record: GridRecord) -> None:
@@ -138,7 +159,8 @@ def draw_ablations(record: AblateRecord, name: str) -> Drawing:
         for metric in HEADLINE
     ])  # fmt: skip
     title = _titled(record, "Ablations")
-    figure = canvas(title, FULL_WIDTH, 1.1 + 0.2 * len(shown))
+    baseline = COLUMNS[record.baseline].title
+    figure = canvas(title, FULL_WIDTH, 1.4 + 0.2 * len(shown))
     panels = figure.subplots(1, len(SHOWN), sharey=True)
     for axes, metric in zip(panels, SHOWN, strict=True):
         rows = table[table.metric == metric].reset_index(drop=True)
@@ -148,10 +170,14 @@ def draw_ablations(record: AblateRecord, name: str) -> Drawing:
             axes.plot([row.low, row.high], [place, place], color=colour, linewidth=1.8, solid_capstyle="butt")
             axes.plot(row.gain, place, color=colour, marker="s" if row.both else "o", linestyle="none")
         axes.set_title(metric)
-        axes.set_xlabel("percentage points over its baseline")
+        axes.set_xlabel(f"percentage points over {baseline}")
         points_axis(axes.xaxis)
     panels[0].set_yticks(range(len(shown)), [row.title for row in shown])
     panels[0].set_ylim(len(shown) - 0.5, -0.5)
+    alone = {"color": BLUE, "marker": "o", "linestyle": "none", "label": "the layer alone changes"}
+    both = {"color": VERMILLION, "marker": "s", "linestyle": "none", "label": f"{baseline} changes, too"}
+    kinds = [Line2D([], [], **style) for style, has in ((alone, False), (both, True)) if _any(shown, has)]
+    figure.legend(handles=kinds, loc="outside lower center", ncols=2)
     left_out = [row.title for row in record.rows if not row.arm]
     caption = (
         "A variant minus its own baseline, overall, mean over the test draws; line: 95 % interval over test videos, "
@@ -159,6 +185,10 @@ def draw_ablations(record: AblateRecord, name: str) -> Drawing:
         f"{_noise(record)}" + (f" Not possible here: {', '.join(left_out)}." if left_out else "")
     )
     return Drawing(name, title, caption, figure, table)
+
+
+def _any(rows: list[AblateRow], both: bool) -> bool:
+    return any(row.both == both for row in rows)
 
 
 def draw_multiverse(record: MultiverseRecord, name: str) -> Drawing:
@@ -176,10 +206,14 @@ def draw_multiverse(record: MultiverseRecord, name: str) -> Drawing:
     curve, dots = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
     _curve(curve, gaps, record)
     _dots(dots, gaps, record)
+    colours = ((BLUE, "interval above zero"), (MUTED, "holds zero"), (VERMILLION, "below zero"))
+    style = {"marker": "o", "markersize": 3.5, "linewidth": 1.4}
+    handles = [Line2D([], [], color=colour, label=label, **style) for colour, label in colours]
+    figure.legend(handles=handles + curve.get_legend_handles_labels()[0], loc="outside lower center", ncols=3)
     aliases = "; ".join(" and ".join(group) for group in record.aliases)
     caption = (
         f"Gain of GAP over {COLUMNS[record.baseline].title} under {len(record.runs)} combinations of readings, in "
-        "order, with 95 % intervals over test videos; below, filled where a factor has the first reading of its pair. "
+        "order, with 95 % intervals over test videos, pointwise; below, which reading of each factor it is. "
         f"Lines: {' and '.join(each.title for each in record.references)}, outside the factorial. {record.design}; "
         f"two-factor interactions {aliases} cannot be told apart. {_noise(record)}"
     )
@@ -196,8 +230,7 @@ def _curve(axes: Axes, gaps: pd.DataFrame, record: MultiverseRecord) -> None:
         gain = _arm(each.arm, "GAP")["gain"]
         if gain is not None:
             axes.axhline(gain, color=INK, linewidth=0.8, linestyle=dashes, label=each.title)
-    axes.legend(loc="lower right")
-    axes.set_ylabel("GAP gain (points)")
+    axes.set_ylabel(f"GAP over {COLUMNS[record.baseline].title}\n(percentage points)")
     points_axis(axes.yaxis)
 
 
@@ -205,7 +238,7 @@ def _dots(axes: Axes, gaps: pd.DataFrame, record: MultiverseRecord) -> None:
     names = []
     for line, factor in enumerate(record.factors):
         high = gaps[factor.name] == factor.high
-        names.append(f"{factor.name}: {factor.high} / {factor.low}")
+        names.append(f"{factor.name}: {FILLED} {factor.high}, {HOLLOW} {factor.low}")
         axes.plot(gaps.index[high], np.full(high.sum(), line), "o", color=INK, markersize=4)
         hollow = {"color": MUTED, "markersize": 4, "markerfacecolor": "none"}
         axes.plot(gaps.index[~high], np.full((~high).sum(), line), "o", **hollow)

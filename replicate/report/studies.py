@@ -225,13 +225,14 @@ def _multiverse(record: MultiverseRecord) -> tuple[str, tuple]:
         for factor in record.factors
     ]  # fmt: skip
     outside = [[each.title, *(_gain(found) for found in each.arm.differences)] for each in record.references]
+    effect_titles, gain_titles = ([f"{metric} {word}" for metric in HEADLINE] for word in ("effect", "gain"))
     text = _page(
         [
             _header(record, "Multiverse"),
             *(_verdict(record, metric) for metric in HEADLINE),
-            markdown(["", "factor", "low", "high", *(f"{metric} effect" for metric in HEADLINE)], factors),
+            markdown(["", "factor", "low", "high", *effect_titles], factors, ["left"] * 4 + ["right"] * 4),
             "Effect: mean gain at the high reading minus mean gain at the low one, in percentage points.",
-            markdown(["outside the factorial", *(f"{metric} gain" for metric in HEADLINE)], outside),
+            markdown(["outside the factorial", *gain_titles], outside, ["left", *["right"] * 4]),
             _design(record), _seeds(record),
         ]
     )  # fmt: skip
