@@ -80,7 +80,7 @@ class Compute:
         except Exception as error:
             if not self.compile or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
-            cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+            cause = " ".join(str(error).split())[:200] or type(error).__name__
             raise ConfigurationError(
                 f"run.compile is true, but torch.compile failed here ({cause}); install a C++ compiler, or give --set "
                 "run.compile=false"

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 from toy_corpus import NODES, SPEC, TRAINING, WIDTH, corpus, split
 
-from replicate import checkpoint
+from replicate import checkpoint, training_state
 from replicate import train as module
 from replicate.compute import Compute
 from replicate.data.batches import Batch
@@ -44,9 +44,9 @@ class Toy(nn.Module):
 
 def run(folder: Path, model: nn.Module | None = None, protocol=PROTOCOL, **changes):
     source, labels = corpus()
-    given = {"seed": 0, "split": split(), "progress": None} | changes
-    arguments = (given["split"], protocol, SPEC, given["seed"], folder, given["progress"])
-    return train(model or Toy(), source, labels, *arguments)
+    given = {"seed": 0, "split": split(), "progress": None, "minutes": 15.0, "compute": None} | changes
+    arguments = (given["split"], protocol, SPEC, given["seed"], folder, given["progress"], given["compute"])
+    return train(model or Toy(), source, labels, *arguments, checkpoint_minutes=given["minutes"])
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -102,6 +102,74 @@ def test_killed_at_any_moment_it_ends_the_same(moment, number, after, whole, tmp
     resumed = run(tmp_path, Toy(0 if not (tmp_path / CHECKPOINT).exists() else 99))
     assert (resumed, files(tmp_path)) == whole
     assert [entry["epoch"] for entry in read_json(tmp_path / TIMINGS)["epochs"]] == [1, 2, 3]
+
+
+AT_ONCE = 1e-9  # minutes between checkpoints: one at every look
+WITHIN = [("step", number, False) for number in range(15)]
+WITHIN += [("save", number, after) for number in (0, 3, 4, 8) for after in (False, True)]
+
+
+@pytest.mark.parametrize(("moment", "number", "after"), WITHIN)
+def test_killed_within_an_epoch_it_goes_on_at_the_next_batch(moment, number, after, whole, tmp_path, monkeypatch):
+    """The same bytes as one without such checkpoints that ran through, and no step is done twice."""
+    monkeypatch.setattr(module, "LOOK_EVERY", 1)
+    owner, name, _ = MOMENTS[moment]
+    real, real_step, count, steps = getattr(owner, name), Optimiser.step, iter(range(99)), []
+
+    def die(*arguments):
+        now = next(count) == number
+        if now and not after:
+            raise Killed
+        result = real(*arguments)
+        if now:
+            raise Killed
+        return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, die)
+        with pytest.raises(Killed):
+            run(tmp_path, minutes=AT_ONCE)
+    monkeypatch.setattr(Optimiser, "step", lambda *arguments: (steps.append(1), real_step(*arguments))[1])
+    resumed = run(tmp_path, Toy(0 if not (tmp_path / CHECKPOINT).exists() else 99), minutes=AT_ONCE)
+    assert (resumed, files(tmp_path)) == whole
+    done = number if moment == "step" else number + after
+    assert len(steps) == 15 - done
+    seconds = [entry["train_seconds"] for entry in read_json(tmp_path / TIMINGS)["epochs"]]
+    assert len(seconds) == 3 and min(seconds) > 0
+
+
+def test_checkpoints_within_an_epoch_wait_for_their_time(tmp_path, monkeypatch):
+    clock, saves, real = iter(range(0, 9999, 20)), [], checkpoint.save  # a look at the clock takes 20 seconds
+    monkeypatch.setattr(module, "LOOK_EVERY", 1)
+    monkeypatch.setattr(training_state.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(checkpoint, "save", lambda *given: (saves.append(given[3]["step"]), real(*given)))
+    run(tmp_path, minutes=1.0, protocol=PROTOCOL.model_copy(update={"epochs": 1}))
+    assert saves == [3, 0]  # after 20, 40, 60 seconds; at the end of the epoch
+
+
+def test_a_divergence_is_the_same_after_a_resumption(tmp_path, monkeypatch):
+    """Also its examples and steps, which count whole epochs."""
+    monkeypatch.setattr(module, "LOOK_EVERY", 1)
+
+    def spoilt():
+        model, calls = Toy(), iter(range(99))
+        model.register_forward_hook(lambda *given: given[2] * (torch.nan if next(calls) >= spoil_after else 1))
+        return model
+
+    spoil_after = 3
+    through = run(tmp_path / "through", spoilt())
+    with monkeypatch.context() as patched:
+        real, count = Optimiser.step, iter(range(99))
+        patched.setattr(Optimiser, "step", lambda *given: real(*given) if next(count) < 2 else kill())
+        with pytest.raises(Killed):
+            run(tmp_path / "resumed", spoilt(), minutes=AT_ONCE)
+    spoil_after = 1
+    assert run(tmp_path / "resumed", spoilt(), minutes=AT_ONCE) == through
+    assert through["diverged_at"]["step"] == 4 and through["examples"] == 0
+
+
+def kill():
+    raise Killed
 
 
 def test_finished_it_is_not_trained_again(whole, tmp_path, monkeypatch):
