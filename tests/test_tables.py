@@ -281,6 +281,17 @@ def test_latex_is_escaped(plain, escaped):
     assert render.latex_escape(plain) == escaped
 
 
+def test_latex_has_the_rows_of_markdown_and_footnotes_set_high(tmp_path):
+    folder = write_fixture(tmp_path)
+    tables.make_tables(folder)
+    text, plain = ((folder / "tables" / f"table1.{kind}").read_text(encoding="utf-8") for kind in ("tex", "md"))
+    for row, times in (("ours", 20), ("interval", 20), ("paper", 20), ("ours - paper", 20)):
+        assert len(re.findall(rf"^[^&]*& {row} &", text, re.MULTILINE)) == times
+    assert re.findall(r"\(\+\d\.\d\)\\textsuperscript\{([ab])\}", text) == ["a", "b"]
+    for bounds in re.findall(r"\[[^\]]*, [^\]]*\]", plain):
+        assert bounds in text
+
+
 def test_latex_files_hold_no_bare_special_characters(tmp_path):
     folder = made(tmp_path, seeds=(0, 1))
     for name in ("table1.tex", "table2.tex"):

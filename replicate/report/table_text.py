@@ -58,7 +58,15 @@ def ours(cell: Cell1) -> str:
 def papers(cell: Cell1) -> str:
     """The paper's value with the difference of its values, and a footnote mark where it prints another; empty for a
     column that is not the paper's."""
-    return percent(cell.paper) + _bracket(cell.paper_gain) + misprint_mark(cell.metric, cell.level, cell.column)
+    return _papers(cell) + _mark(cell)
+
+
+def _papers(cell: Cell1) -> str:
+    return percent(cell.paper) + _bracket(cell.paper_gain)
+
+
+def _mark(cell: Cell1) -> str:
+    return misprint_mark(cell.metric, cell.level, cell.column)
 
 
 def _against(cell: Cell1) -> str:
@@ -84,7 +92,7 @@ def detail1(records: Records, cells: list[Cell1]) -> str:
         row += [percent(cell.paper), signed(cell.against_paper), over, signed(cell.gain), interval(cell.simultaneous)]
         row += [probability(cell.p_adjusted), percent(cell.detectable, 2)]
         row += [*[percent(cell.sd_gain_seeds, 2), interval(cell.interval_seeds)] * several]
-        paper = signed(cell.paper_gain) + misprint_mark(cell.metric, cell.level, cell.column)
+        paper = signed(cell.paper_gain) + _mark(cell)
         rows.append([*row, paper, cell.marks])
     align = ["left"] * 3 + ["right"] * (len(headers) - 4) + ["left"]
     title = f"## Table 1 in detail, {records.label}"
@@ -123,16 +131,26 @@ def _csv(kind: type, rows: list) -> str:
 
 
 def latex1(records: Records, cells: list[Cell1]) -> str:
-    """Table 1 for a LaTeX document that loads booktabs and graphicx: the paper's layout, its figures below ours."""
+    """Table 1 for a LaTeX document that loads booktabs and graphicx: the rows of `markdown1`, a float per metric."""
     blocks = []
     for metric, group in _by_metric(cells):
         levels = [
-            {"level": level_title(level), "ours": [ours(cell) for cell in row], "paper": [papers(cell) for cell in row]}
-            for level, row in ((level, list(row)) for level, row in _by_level(list(group)))
+            {"title": level_title(level), "rows": _latex_rows(records, list(row))}
+            for level, row in _by_level(list(group))
         ]
         blocks.append({"metric": f"{metric} (synthetic)" if records.synthetic else metric, "levels": levels})
     titles = [column.title for column in records.columns]
     return latex("table1.tex.j2", label=records.label, titles=titles, blocks=blocks, notes=notes1(records, cells))
+
+
+def _latex_rows(records: Records, cells: list[Cell1]) -> list[dict[str, object]]:
+    """The rows of one level: a name and cells of text and footnote mark."""
+    rows: list[tuple[str, list[tuple[str, str]]]] = [("ours", [(ours(cell), BLANK) for cell in cells])]
+    if records.pairs:
+        rows.append(("interval", [(interval(cell.simultaneous), BLANK) for cell in cells]))
+    rows.append(("paper", [(_papers(cell), _mark(cell).removeprefix("^")) for cell in cells]))
+    rows.append(("ours - paper", [(_against(cell), BLANK) for cell in cells]))
+    return [{"name": name, "cells": [{"text": text, "mark": mark} for text, mark in row]} for name, row in rows]
 
 
 MEGABYTE = 1e6
