@@ -257,6 +257,7 @@ def run_train(step: Step, ranks: Any) -> TrainRecord:
     record = train(
         corpus.build(step), corpus.source, corpus.labels, corpus.split, profile.training, corpus.spec,
         step.seed, step.out, step.progress, compute_of(profile), ranks, profile.run.checkpoint_minutes,
+        corpus.order,
     )  # fmt: skip
     return TrainRecord(column=step.column, seed=step.seed, **record)
 

@@ -13,6 +13,7 @@ import click
 from replicate import engine, hosts, progress
 from replicate.columns import COLUMNS, with_needs
 from replicate.config import Profile, load_profile, profile_names, with_changes
+from replicate.data.remote import RemotePath
 from replicate.errors import ConfigurationError
 from replicate.stages import Graph, Job
 from replicate.torchrun import started_by_torchrun
@@ -54,21 +55,33 @@ class Command:
 def resolve(profile: str, assignments: tuple[str, ...], data_dir: str | None, out: str) -> Command:
     """Load the profile and lay out the graph."""
     loaded = load_profile(profile, assignments)
-    folder = Path(data_dir) if data_dir else None
-    if folder is not None and not folder.is_dir():
-        raise ConfigurationError(f"--data-dir {folder} is not a folder; name the one that holds the dataset's files")
     words = tuple(shlex.quote(word) for word in ["replicate", *sys.argv[1:]])
-    settings = engine.Settings(loaded, Path(out), folder.resolve() if folder else None, words)
+    settings = engine.Settings(loaded, Path(out), _data_folder(loaded, data_dir) if data_dir else None, words)
     return Command(loaded, Graph(loaded, settings.data_dir, fingerprint), settings)
 
 
-def fingerprint(data_dir: Path, profile: Profile) -> Any:
+def _data_folder(profile: Profile, given: str) -> Path | RemotePath:
+    """Where --data-dir points: a folder of this machine, or one of a remote store."""
+    if "://" not in given:
+        folder = Path(given)
+        if not folder.is_dir():
+            raise ConfigurationError(
+                f"--data-dir {folder} is not a folder; name the one that holds the dataset's files"
+            )
+        return folder.resolve()
+    if profile.dataset.name == "audioset":
+        remedy = "get it by `replicate data download audioset`"
+        raise ConfigurationError(f"--data-dir {given}: audioset is read from a folder of this machine only; {remedy}")
+    return RemotePath.of(given)
+
+
+def fingerprint(data_dir: Path | RemotePath, profile: Profile) -> Any:
     """Identity of the dataset's shards: names, sizes, and digests of their ends."""
     return _fingerprint(data_dir, profile.dataset.shards)
 
 
 @functools.cache  # the graphs of a study ask for the same files
-def _fingerprint(data_dir: Path, patterns: tuple[str, ...]) -> Any:
+def _fingerprint(data_dir: Path | RemotePath, patterns: tuple[str, ...]) -> Any:
     from replicate.data import index
 
     shards = index.find_shards(data_dir, list(patterns))
@@ -87,7 +100,8 @@ def shared_options(function: Callable[..., None]) -> Callable[..., None]:
             "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a field, e.g. training.epochs=3."
         ),
         click.option(
-            "--data-dir", envvar="REPLICATE_DATA", metavar="DIR", help="Folder of real data; or set REPLICATE_DATA."
+            "--data-dir", envvar="REPLICATE_DATA", metavar="DIR|URL",
+            help="Folder of real data, also at gs://, s3://, http(s)://; or set REPLICATE_DATA.",
         ),
         click.option(
             "--max-corrupt", type=click.IntRange(0), metavar="N", help="Leave out and list up to N unusable records."

@@ -83,6 +83,8 @@ def audioset(data_dir: str | None, mirror: str) -> None:
 def _root(data_dir: str | None) -> Path:
     if not data_dir:
         raise ConfigurationError("no place for the data: give --data-dir or set REPLICATE_DATA")
+    if "://" in data_dir:
+        raise ConfigurationError(f"--data-dir {data_dir}: downloads go to a folder of this machine; name one")
     return Path(data_dir)
 
 

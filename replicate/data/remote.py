@@ -19,6 +19,7 @@ MANIFEST = "shards.txt"  # at the root of what is served by HTTP, which has no l
 WAITS = (1.0, 2.0, 4.0)  # seconds before further attempts
 CONNECT, SILENCE = 10.0, 60.0  # seconds until an HTTP server counts as not there, or as having stopped
 AT_ONCE, AHEAD = 1 << 19, 1 << 23  # bytes fetched when a record is read alone, and when a shard is read through
+HTTP = ("http", "https")
 PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "s3a": "s3fs", "http": "aiohttp", "https": "aiohttp"}
 CREDENTIALS = {
     "gcsfs": "log in by `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS",
@@ -45,8 +46,16 @@ class RemotePath:
         Raises:
             ConfigurationError: there is no such protocol, or its package is not installed.
         """
+        import fsspec
+
         path = cls(url.rstrip("/"))
-        path._filesystem()
+        try:
+            fsspec.get_filesystem_class(path.protocol)
+        except ImportError as error:
+            raise path._lacks(error) from None
+        except ValueError:
+            remedy = "use gs://, s3://, http:// or https://, or a local disk"
+            raise ConfigurationError(f"{path}: fsspec knows no {path.protocol}://; {remedy}") from None
         return path
 
     def __truediv__(self, name: str) -> "RemotePath":
@@ -60,6 +69,13 @@ class RemotePath:
         """What stands before ://."""
         return self.url.partition("://")[0]
 
+    def is_file(self) -> bool:
+        """Whether there is such a file."""
+        try:
+            return bool(self.sizes([""]))
+        except OSError:
+            return False
+
     def opened(self) -> "RemoteFile":
         """The file, to read parts of it.
 
@@ -71,9 +87,7 @@ class RemotePath:
 
     def sizes(self, names: list[str]) -> list[int]:
         """Bytes of each of the files within. Errors as of `opened`."""
-        filesystem, root = self._filesystem()
-        paths = [f"{root}/{name}" if name else root for name in names]
-        found = self._patiently(lambda: filesystem.sizes(paths))
+        found = self._patiently(lambda filesystem, root: filesystem.sizes(_within(root, names)))
         for name, size in zip(names, found, strict=True):
             if size is None:
                 what = f"{name or 'the file'}: the server does not say how large it is"
@@ -82,9 +96,9 @@ class RemotePath:
 
     def parts(self, names: list[str], begins: list[int], ends: list[int]) -> list[bytes]:
         """Bytes begin to end - 1 of each of the files within, several at a time. Errors as of `opened`."""
-        filesystem, root = self._filesystem()
-        paths = [f"{root}/{name}" if name else root for name in names]
-        found = self._patiently(lambda: filesystem.cat_ranges(paths, begins, ends, on_error="raise"))
+        found = self._patiently(
+            lambda filesystem, root: filesystem.cat_ranges(_within(root, names), begins, ends, on_error="raise")
+        )
         if any(len(part) > end - begin for part, begin, end in zip(found, begins, ends, strict=True)):
             reason = "the server sends whole files where parts are asked for"
             raise OSError(errno.EINVAL, f"{reason}; use one that answers Range requests, or copy the shards to a disk")
@@ -99,11 +113,13 @@ class RemotePath:
         """
         if not glob.has_magic(pattern):
             return [pattern]
-        if self.protocol in ("http", "https"):
+        if self.protocol in HTTP:
             return [name for name in self._listed() if _matches(name, pattern)]
-        filesystem, root = self._filesystem()
-        found = self._patiently(lambda: filesystem.glob(f"{root}/{pattern}"))
-        return [path[len(root) :].lstrip("/") for path in found]
+        return self._patiently(
+            lambda filesystem, root: [
+                path[len(root) :].lstrip("/") for path in filesystem.glob(f"{root}/{pattern}")
+            ]
+        )  # fmt: skip
 
     def _listed(self) -> list[str]:
         try:
@@ -116,29 +132,27 @@ class RemotePath:
             ) from None
         return [line.strip() for line in text.splitlines() if line.strip()]
 
-    def _filesystem(self) -> tuple[Any, str]:
-        """fsspec's filesystem (it keeps one for all who ask) and the path there."""
+    def _lacks(self, error: ImportError) -> ConfigurationError:
+        package = PACKAGES.get(self.protocol)
+        remedy = f"pip install {package}" if package else str(error)
+        return ConfigurationError(f"{self}: a package for {self.protocol}:// is not installed; {remedy}")
+
+    def _patiently(self, work: Callable[[Any, str], Result]) -> Result:
+        """What `work` returns, given fsspec's filesystem and the path there; tried again while it fails for reasons
+        that may pass."""
         import fsspec
 
-        try:
-            options = _http_options() if self.protocol in ("http", "https") else {}
-            return fsspec.core.url_to_fs(self.url, **options)
-        except ImportError as error:
-            package = PACKAGES.get(self.protocol)
-            remedy = f"pip install {package}" if package else str(error)
-            raise ConfigurationError(f"{self}: a package for {self.protocol}:// is not installed; {remedy}") from None
-        except ValueError:
-            remedy = "use gs://, s3://, http:// or https://, or a local disk"
-            raise ConfigurationError(f"{self}: fsspec knows no {self.protocol}://; {remedy}") from None
-
-    def _patiently(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns, tried again while it fails for reasons that may pass."""
         for wait in (*WAITS, None):
             try:
-                return work()
+                options = _http_options() if self.protocol in HTTP else {}
+                return work(*fsspec.core.url_to_fs(self.url, **options))  # it keeps one filesystem for all who ask
+            except ImportError as error:
+                raise self._lacks(error) from None
             except Exception as error:
-                cause = error.__cause__ or error  # fsspec calls whatever goes wrong over HTTP FileNotFoundError
-                self._refuse(error, cause)
+                cause = error
+                if self.protocol in HTTP and isinstance(error.__cause__, Exception):
+                    cause = error.__cause__  # fsspec calls whatever goes wrong there FileNotFoundError
+                self._refuse(cause)
                 if wait is None:
                     said = (str(cause).strip() or "no answer").splitlines()[0]
                     what = f"cannot be reached after {len(WAITS) + 1} attempts ({type(cause).__name__}: {said})"
@@ -147,15 +161,15 @@ class RemotePath:
                 time.sleep(wait)
         raise AssertionError
 
-    def _refuse(self, error: Exception, cause: BaseException) -> None:
+    def _refuse(self, cause: Exception) -> None:
         """Raise what no further attempt would change."""
         status = getattr(cause, "status", None)
         if isinstance(cause, PermissionError) or status in (401, 403):
             remedy = CREDENTIALS.get(PACKAGES.get(self.protocol, ""), "look after your access rights")
             raise OSError(errno.EACCES, f"access is refused; {remedy}") from None
-        gone = status in (404, 410) or cause is error
-        if isinstance(error, FileNotFoundError) and gone:
-            missing = str(error).strip() or str(self)
+        if isinstance(cause, FileNotFoundError) or status in (404, 410):
+            asked = getattr(getattr(cause, "request_info", None), "real_url", None)
+            missing = asked or getattr(cause, "filename", None) or cause
             raise OSError(errno.ENOENT, f"there is no {missing}; is --data-dir what holds the dataset?") from None
 
 
@@ -216,6 +230,10 @@ class RemoteFile:
     def close(self) -> None:
         """Let go of what was fetched."""
         self.held, self._data = [], b""
+
+
+def _within(root: str, names: list[str]) -> list[str]:
+    return [f"{root}/{name}" if name else root for name in names]
 
 
 def _http_options() -> dict[str, Any]:

@@ -22,6 +22,9 @@ import psutil
 from replicate import plan, speed
 from replicate.columns import COLUMNS
 from replicate.config import Profile
+from replicate.data.index import find_shards, sizes_of
+from replicate.data.remote import RemotePath
+from replicate.errors import ReplicateError
 from replicate.hardware import accounting
 from replicate.stages import Graph
 
@@ -193,9 +196,11 @@ def for_profile(machine: dict[str, Any], profile: Profile, data_dir: Path | None
     return [*findings, *_device(machine, profile)]
 
 
-def _data(profile: Profile, data_dir: Path | None) -> list[Finding]:
+def _data(profile: Profile, data_dir: Path | RemotePath | None) -> list[Finding]:
     if data_dir is None:
         return [Finding("profile", "data", "no --data-dir", "a folder of data", "attention", _how_to_get(profile))]
+    if isinstance(data_dir, RemotePath):
+        return [_remote_data(profile, data_dir)]
     findings, absent = [], 0.0
     for pattern in profile.dataset.shards:
         files = [Path(data_dir, name) for name in glob.glob(pattern, root_dir=data_dir)]
@@ -218,6 +223,15 @@ def _data(profile: Profile, data_dir: Path | None) -> list[Finding]:
     if absent:
         findings.append(_room("disk for data", data_dir, absent, "choose another folder, or a sample (`--shard X,Y`)"))
     return findings
+
+
+def _remote_data(profile: Profile, root: RemotePath) -> Finding:
+    try:
+        shards = find_shards(root, list(profile.dataset.shards))
+        here = f"{len(shards)} files, {_gigabytes(sum(sizes_of(root, shards)))}"
+    except ReplicateError as error:
+        return Finding("profile", f"data, {root}", "cannot be read", "some files", "attention", str(error))
+    return Finding("profile", f"data, {root}", here, "some files", "fine")
 
 
 def _how_to_get(profile: Profile) -> str:
