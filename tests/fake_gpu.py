@@ -1,9 +1,14 @@
 """Preloaded by a worker: what is to be computed on a GPU is computed on the processor, to the same bytes as there."""
 
+import dataclasses
+
 from replicate import steps
 from replicate.config import with_changes
 
 
 def dask_setup(_worker):
-    real = steps.compute_of
-    steps.compute_of = lambda profile: real(with_changes(profile, ["run.device=cpu"]))
+    def on_processor(work):
+        return lambda step: work(dataclasses.replace(step, profile=with_changes(step.profile, ["run.device=cpu"])))
+
+    for name, work in steps.STEPS.items():
+        steps.STEPS[name] = on_processor(work)
