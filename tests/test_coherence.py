@@ -9,7 +9,7 @@ from toy_corpus import LONGEST, NODES, SPEC, TRAINING, WIDTH, corpus, split
 
 import tc
 from replicate import models
-from replicate.coherence import LabelPriorModel, take_penalty
+from replicate.coherence import LabelPriorModel, OnDirections, take_penalty
 from replicate.compute import Compute
 from replicate.config import CoherenceConfig, ModelConfig, load_profile
 from replicate.data.batches import batches
@@ -108,6 +108,21 @@ def test_default_places(column, convolution, exact):
     for options, place in (({}, convolution), ({"form": "exact"}, exact)):
         found, named = (build(column, **options, **site) for site in ({}, {SITES[column]: place}))
         torch.testing.assert_close(found(frames, mask), named(frames, mask))
+
+
+@pytest.mark.parametrize("z", ["distance", "learned"])
+@pytest.mark.parametrize("column", BASELINES)
+def test_boundaries_are_between_directions_whatever_the_length_of_frames(column, z):
+    """One threshold suits frames under any normalisation, states and keys."""
+    model = build(column, form="exact", z=z, z_threshold=0.8)
+    detector = next(each for each in model.modules() if isinstance(each, OnDirections))
+    features = torch.randn(4, 9, 6, generator=torch.Generator().manual_seed(0))
+    found = detector(features)
+    units = features / features.norm(dim=2, keepdim=True)
+    steps = (units[:, 1:] - units[:, :-1]).norm(dim=2)
+    expected = (steps <= 0.8).float() if z == "distance" else torch.sigmoid(0.8 - steps)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(detector(7 * features), found)
 
 
 def test_the_exact_rnn_is_eq_4():

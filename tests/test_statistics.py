@@ -182,6 +182,16 @@ def test_two_level_interval_holds_both_kinds_of_noise():
     assert interval[1] - interval[0] == pytest.approx(expected, rel=0.05)
 
 
+def test_two_level_interval_resamples_a_seed_with_its_own_replicates():
+    """Literally: in each replicate as many seeds with replacement, each with its estimate and its deviation there."""
+    rng = np.random.default_rng(3)
+    differences, deviations = np.array([0.1, 0.3, -0.2]), rng.normal(0, [0.01, 0.5, 0.1], (199, 3))
+    found = statistics.two_level_interval(differences, deviations, 0.1, np.random.default_rng(4))
+    drawn = np.random.default_rng(4).integers(0, 3, (199, 3))
+    means = [sum(differences[s] + deviations[b, s] for s in drawn[b]) / 3 for b in range(199)]
+    assert found == pytest.approx(np.quantile(means, (0.05, 0.95)), abs=1e-12)
+
+
 def test_weights_are_poisson_with_mean_and_variance_1():
     counts, values = np.array(bootstrap.WEIGHT_COUNTS), np.arange(len(bootstrap.WEIGHT_COUNTS))
     assert counts.sum() == (counts * values).sum() == 1 << 16
