@@ -54,8 +54,8 @@ def measure(compute: Compute, spec: DatasetSpec, features: np.ndarray, lengths: 
     """
     on_gpu = compute.device == "cuda"
     return Ceilings(
-        float32_flop_per_second=matrix_rate(compute, torch.float32),
-        tensor_float32_flop_per_second=_tensor_float32_rate(compute) if on_gpu else None,
+        float32_flop_per_second=_float32_rate(compute, rounded=False),
+        tensor_float32_flop_per_second=_float32_rate(compute, rounded=True) if on_gpu else None,
         bfloat16_flop_per_second=matrix_rate(compute, torch.bfloat16) if on_gpu else None,
         memory_bytes_per_second=bandwidth(compute),
         host_to_device_bytes_per_second=transfer_rate(compute) if on_gpu else None,
@@ -73,10 +73,10 @@ def matrix_rate(compute: Compute, dtype: torch.dtype) -> float:
     return 2 * size**3 / best(lambda: torch.mm(left, right, out=out), compute)
 
 
-def _tensor_float32_rate(compute: Compute) -> float:
-    """The same of float32 whose inputs are rounded to 10 bits of mantissa, as `run.tf32` allows."""
+def _float32_rate(compute: Compute, rounded: bool) -> float:
+    """The same of float32; with inputs rounded to 10 bits of mantissa, as `run.tf32` lets a GPU, or not."""
     before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = rounded
     try:
         return matrix_rate(compute, torch.float32)
     finally:

@@ -107,8 +107,8 @@ def rate(ceilings: Ceilings, compute: Compute) -> float:
     return ceilings.float32_flop_per_second
 
 
-def floor(work: Work, ceilings: Ceilings, compute: Compute, read: int) -> Floor:
-    """The parts in milliseconds, and the largest; `read` videos are read from records for a step.
+def floor(work: Work, ceilings: Ceilings, compute: Compute, read: float) -> Floor:
+    """The parts in milliseconds, and the largest; `read` videos are read from records by each reader for a step.
 
     The parts may overlap: a GPU computes while it loads and while the host issues what comes next, a processor loads
     ahead. So their sum would be no bound; their maximum is one. `reading` is beside the step, in a thread of its own.

@@ -31,7 +31,7 @@ from tabulate import tabulate
 
 from benchmarks import ceilings as machine
 from benchmarks import roofline
-from benchmarks.training_steps import WARM_UP, Group, groups, random_batch, random_states
+from benchmarks.training_steps import WARM_UP, Group, as_pinned, groups, random_batch, random_states
 from replicate import models, reference
 from replicate.benchmark_records import (
     FOLDER,
@@ -65,12 +65,14 @@ def run(profile: Profile, columns: list[str], steps: int) -> BenchmarkRecord:
     """Time the columns one group after the other, each freed before the next."""
     spec = SPECS["yt8m" if profile.dataset.name == "synthetic" else profile.dataset.name]
     nodes, generator, load = node_count(profile), np.random.default_rng(0), os.getloadavg()
-    warm_up = min(WARM_UP, steps // 10)
+    compute = dataclasses.replace(compute_of(profile), deterministic=False)
+    warm_up = WARM_UP if compute.compile else min(WARM_UP, steps // 10)
     frames = [random_batch(profile, spec, nodes, generator) for _ in range(min(BATCHES, steps + warm_up))]
     states = [random_states(batch, profile.model.lstm_width, generator) for batch in frames]
-    compute = dataclasses.replace(compute_of(profile), deterministic=False)
     speeds = []
     with compute.active():
+        if compute.device == "cuda":
+            frames = [as_pinned(batch) for batch in frames]
         ceilings = machine.measure(compute, spec, frames[0].features, frames[0].lengths)
         for members in groups(columns):
             group = Group(members, profile, spec, compute, nodes)
@@ -83,7 +85,10 @@ def run(profile: Profile, columns: list[str], steps: int) -> BenchmarkRecord:
                 for column in members
             }
             group.run(batches, steps, warm_up)
-            speeds += [speed(column, group, work[column], ceilings, profile) for column in members]
+            done = [speed(column, group, work[column], ceilings, profile) for column in members]
+            for each in done:
+                click.echo(f"{each.title}: {each.milliseconds_per_step:,.1f} ms a step", err=True)
+            speeds += done
             del group
     return BenchmarkRecord(
         profile=profile.name, title=profile.title, device=device_name(compute), compute=compute.as_dict(),
@@ -99,7 +104,9 @@ def run(profile: Profile, columns: list[str], steps: int) -> BenchmarkRecord:
 def speed(column: str, group: Group, work: roofline.Work, ceilings: Ceilings, profile: Profile) -> ColumnSpeed:
     """What was measured of a column, beside its floor and the paper."""
     videos, seconds, compute = profile.training.batch_size, group.seconds_per_step(column), group.compute
-    floor = roofline.floor(work, ceilings, compute, 0 if column == "dnn" else videos)
+    # The DNN's states are in memory; frames are read by a thread, or by processes that do not hinder one another.
+    read = 0 if column == "dnn" else videos / max(1, profile.reading.workers)
+    floor = roofline.floor(work, ceilings, compute, read)
     slower = max(seconds, floor.reading / 1000)
     minutes = PAPER_VIDEOS / videos * slower / 60
     paper = paper_minutes(column, profile)

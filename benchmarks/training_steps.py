@@ -1,6 +1,7 @@
 """Training steps on random batches, timed: ours, and those of a loop that prepares frames on the host."""
 
 import contextlib
+import dataclasses
 import gc
 import itertools
 import math
@@ -19,6 +20,7 @@ from replicate.data.batches import Batch
 from replicate.data.spec import DatasetSpec
 from replicate.hardware import meters
 from replicate.optimise import Optimiser
+from replicate.preprocess import pinned
 from replicate.timing import own_gpu
 
 PAPER_FRAMES = 300
@@ -40,6 +42,13 @@ def random_batch(profile: Profile, spec: DatasetSpec, nodes: int, generator: np.
     frames = generator.integers(0, 256, (videos, lengths.max(), spec.width), dtype=np.uint8)
     frames[np.arange(lengths.max()) >= lengths[:, None]] = 0
     return Batch(frames, lengths, generator.random((videos, nodes)) < 3 / nodes, np.arange(videos))
+
+
+def as_pinned(batch: Batch) -> Batch:
+    """The batch in memory that a GPU copies from by itself, where readers lay it out for one."""
+    features = pinned(batch.features.shape, batch.features.dtype)
+    features[:] = batch.features
+    return dataclasses.replace(batch, features=features)
 
 
 def random_states(batch: Batch, width: int, generator: np.random.Generator) -> Batch:
@@ -119,7 +128,7 @@ class Group:
                     self._run_plain(column, batch)
         if self.compute.device == "cuda":
             for column in self.columns:
-                self._back_to_back(column, batches[column], steps)
+                self.watch(column, batches[column], steps)
 
     def seconds_per_step(self, column: str) -> float:
         """The median step; on a GPU, the mean of steps that nobody waited for in between, as in training."""
@@ -153,8 +162,8 @@ class Group:
             peak = meter.peak
         self.peaks[column] = peak - others
 
-    def _back_to_back(self, column: str, batches: list[Batch], steps: int) -> None:
-        """Steps as training takes them on a GPU: issued without waiting for the one before."""
+    def watch(self, column: str, batches: list[Batch], steps: int) -> None:
+        """Steps as training takes them on a GPU, issued without waiting for the one before, and what NVML says then."""
         count = max(steps, math.ceil(ON_GPU_SECONDS / statistics.median(self.ours[column])))
         optimiser, meter = self.optimisers[column], meters.GpuMeter(own_gpu(self.compute))
 

@@ -48,7 +48,7 @@ class Floor(Record):
     latency: float
     copying: float  # from the host to a GPU; 0 on a CPU
     total: float
-    reading: float  # of a batch by one thread, which works beside the steps
+    reading: float  # of a batch by the profile's readers, who work beside the steps
 
 
 class ColumnSpeed(Record):

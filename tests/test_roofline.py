@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from benchmarks import ceilings as machine
 from benchmarks import roofline, train
-from benchmarks.training_steps import groups, random_batch
+from benchmarks.training_steps import Group, groups, random_batch
 from replicate import models
 from replicate.benchmark_records import BenchmarkRecord, Ceilings, Work, file_name
 from replicate.compute import Compute
@@ -135,6 +135,20 @@ def test_what_a_step_has_to_do():
     videos, frames, width = batch.features.shape
     assert work.state_bytes == 44 * count and work.frame_bytes == 13 * videos * frames * width
     assert work.recurrent_cell == "GRU" and work.recurrent_steps == frames < work.operations
+
+
+def test_steps_back_to_back_are_as_many_as_a_gpu_is_watched_in(monkeypatch):
+    """As on a GPU, but on the processor."""
+    profile, spec = load_profile("tiny"), SPECS["yt8m"]
+    batch = random_batch(profile, spec, 6, np.random.default_rng(0))
+    group = Group(["rnn"], profile, spec, Compute(), 6)
+    group.run({"rnn": [batch]}, steps=2, warm_up=0)
+    assert group.seconds_per_step("rnn") == np.median(group.ours["rnn"]) and group.peaks["rnn"] > 1e8
+    taken = []
+    monkeypatch.setattr(group.optimisers["rnn"], "step", lambda batch: taken.append(batch))
+    group.ours["rnn"] = [0.125]
+    group.watch("rnn", [batch], steps=2)
+    assert len(taken) == 16 and group.seconds_per_step("rnn") == group.back_to_back["rnn"] < 0.125
 
 
 def test_columns_alternate_with_their_baseline():
