@@ -13,6 +13,7 @@ from replicate.schema import HEADLINE
 
 SIZES, MAPS = (3, 5, 9), (1, 4, 16)
 GRID, SMALL, PRIOR = "kernel-5-and-4-maps", "helps-small-training-sets", "label-prior-too-strong"
+ORDER = "gain-needs-order"
 
 
 def judged(folder):
@@ -107,6 +108,17 @@ def ablation(folder, gains, half=0.002):
         for key, gain in gains.items()
     ]  # fmt: skip
     study(folder, "ablate", rows=rows)
+
+
+@pytest.mark.parametrize(("shuffled", "verdict"), [(0.0, SUPPORTED), (0.009, INCONCLUSIVE), (0.03, REFUTED)])
+def test_a_gain_that_survives_shuffling_is_no_gain_of_order(tmp_path, shuffled, verdict):
+    folder = write_fixture(tmp_path)
+    before = judged(folder)[ORDER]
+    assert before.verdict == UNTESTABLE and "--only as_run --only shuffled" in before.evidence
+    ablation(folder, {"as_run": 0.01, "shuffled": shuffled})
+    found = judged(folder)[ORDER]
+    assert found.verdict == verdict and found.effect == pytest.approx(0.01 - shuffled)
+    assert f"TC-RNN: GAP +1.00 as run, {100 * shuffled:+.2f} shuffled." in found.evidence
 
 
 @pytest.mark.parametrize(("quarter", "verdict"), [(0.03, SUPPORTED), (0.011, INCONCLUSIVE), (-0.03, REFUTED)])
