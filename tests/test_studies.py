@@ -6,6 +6,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from record_fixtures import train_record
 
 from replicate.cli.command import resolve
 from replicate.cli.main import group
@@ -13,7 +14,7 @@ from replicate.collect import collect
 from replicate.columns import AGGREGATOR
 from replicate.config import load_profile, with_changes
 from replicate.errors import ConfigurationError
-from replicate.record import read_json
+from replicate.record import read_json, write_json
 from replicate.report.studies import make_study
 from replicate.schema import HEADLINE, read_record
 from replicate.stages import in_order
@@ -75,6 +76,23 @@ def test_grid_trains_the_cells_and_scores_no_test_video(runs):
     again = manifests(runs, "train")
     invoke(runs, "grid", "--model", "tc_rnn")
     assert manifests(runs, "train") == again
+
+
+def test_a_diverged_cell_is_not_chosen_however_high_it_came(monkeypatch, tmp_path):
+    profile = load_profile("tiny")
+    cells = grid.candidates(profile, "tc_rnn")
+    gaps = {cell.variant.title: 0.1 * place for place, cell in enumerate(cells)}
+
+    def trained(title, *_):
+        record, last = train_record("tc_rnn", 0), title == cells[-1].variant.title
+        ended = {"status": "diverged", "diverged_at": {"epoch": 9, "step": 1, "what": "loss or gradient is not finite"}}
+        return [record.model_copy(update={"tune_gap": gaps.get(title, 0.0)} | (ended if last else {}))]
+
+    monkeypatch.setattr(grid, "train_records", trained)
+    graphs = [(cell, cell.variant.title) for cell in cells]  # in place of a graph, what its training is known by
+    record = grid.grid_record(profile, "tc_rnn", graphs, "base", tmp_path)
+    assert record.cells[-1].mean > record.cells[record.chosen].mean
+    assert record.chosen == len(cells) - 2
 
 
 def test_grid_of_the_dnn_shares_one_lstm(runs):
@@ -264,6 +282,15 @@ def test_table_and_figure_of_the_multiverse_come_from_its_record(multiverse_of_k
     lines = (tmp_path / "tables" / "multiverse-tc_rnn.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + 32 * len(HEADLINE) and lines[0].startswith("arm,A,B,C,D,E,F,G,metric")
     assert isinstance(read_record(path, MultiverseRecord), MultiverseRecord)
+
+
+def test_the_table_of_the_multiverse_names_readings_that_diverged(multiverse_of_known_effects, tmp_path):
+    path, record = tmp_path / "records" / "multiverse-tc_rnn.json", multiverse_of_known_effects
+    runs = [run.model_dump() for run in record.runs]
+    runs[4]["arm"]["status"], runs[6]["arm"]["baseline_status"] = ("diverged",), ("diverged",)
+    write_json(path, record.model_dump(mode="json") | {"runs": json.loads(json.dumps(runs))})
+    text = make_study(path)[0].read_text(encoding="utf-8")
+    assert "Diverged, and counted as scored with their last good weights: reading 5, reading 7." in text
 
 
 def test_a_fields_of_another_form_return_to_their_defaults():

@@ -1,5 +1,6 @@
 """Claims: every column is tried with the same combinations; one is chosen for all by the mean, never by the pool."""
 
+import pytest
 from click.testing import CliRunner
 
 from replicate.cli.main import group
@@ -15,14 +16,15 @@ def test_the_trials_are_all_combinations():
     }  # fmt: skip
 
 
-def test_one_combination_is_chosen_for_all_by_the_mean_and_a_diverged_column_counts_as_nothing():
+@pytest.mark.parametrize("reached", [None, 0.9])
+def test_one_combination_is_chosen_for_all_by_the_mean_and_a_diverged_column_counts_as_nothing(reached):
     def result(gap, status="finished"):
         return {"tune_gap": gap, "best_epoch": 1, "epochs": 2, "status": status}
 
     low, high = Trial(1e-3, "l2", 2), Trial(1.0, "l2", 2)
     results = {
         low: {"rnn_attn": result(0.5), "tc_rnn": result(0.4)},
-        high: {"rnn_attn": result(0.8), "tc_rnn": result(None, "diverged")},
+        high: {"rnn_attn": result(0.8), "tc_rnn": result(reached, "diverged")},
     }
     record = tuning_record(load_profile("smoke"), results)
     assert record["chosen"] == {"learning_rate": 1e-3, "normalisation": "l2"}

@@ -79,7 +79,7 @@ def _heat_map(figure: Figure, record: GridRecord) -> None:
     down, across = (sorted({cell.values[axis] for cell in record.cells}) for axis in (first, second))
     values = np.full((len(down), len(across)), np.nan)
     for cell in record.cells:
-        if cell.mean is not None:
+        if cell.mean is not None and "diverged" not in cell.status:
             values[down.index(cell.values[first]), across.index(cell.values[second])] = 100 * cell.mean
     axes = figure.subplots()
     known = values[~np.isnan(values)]

@@ -229,7 +229,7 @@ def _multiverse(record: MultiverseRecord) -> tuple[str, tuple]:
     text = _page(
         [
             _header(record, "Multiverse"),
-            *(_verdict(record, metric) for metric in HEADLINE),
+            *(_verdict(record, metric) for metric in HEADLINE), _divergences(record),
             markdown(["", "factor", "low", "high", *effect_titles], factors, ["left"] * 4 + ["right"] * 4),
             "Effect: mean gain at the high reading minus mean gain at the low one, in percentage points.",
             markdown(["outside the factorial", *gain_titles], outside, ["left", *["right"] * 4]),
@@ -251,6 +251,14 @@ def _verdict(record: MultiverseRecord, metric: str) -> str:
         f"{metric}: above {baseline} in {above} of {len(known)} readings; interval above zero in {clear}, "
         f"below zero in {below}."
     )
+
+
+def _divergences(record: MultiverseRecord) -> str:
+    """Which readings rest on a training that diverged; empty where none does."""
+    arms = [(f"reading {run.number}", run.arm) for run in record.runs]
+    arms += [(each.title, each.arm) for each in record.references]
+    named = [name for name, arm in arms if "diverged" in (*arm.status, *arm.baseline_status)]
+    return f"Diverged, and counted as scored with their last good weights: {', '.join(named)}." if named else ""
 
 
 def _design(record: MultiverseRecord) -> str:

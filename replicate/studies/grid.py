@@ -77,7 +77,7 @@ def grid_record(
                 status=tuple(each.status for each in trainings), parameters=trainings[0].parameters,
             )
         )  # fmt: skip
-    known = [place for place, cell in enumerate(cells) if cell.mean is not None]
+    known = [place for place, cell in enumerate(cells) if cell.mean is not None and "diverged" not in cell.status]
     chosen = max(known, key=lambda place: cells[place].mean) if known else None
     baseline = COLUMNS[column].baseline
     trainings = train_records(base, baseline, runs) if baseline else []

@@ -58,7 +58,9 @@ def tuning_record(profile: Profile, results: dict[Trial, dict[str, dict[str, Any
         {
             "learning_rate": trial.learning_rate,
             "normalisation": trial.normalisation,
-            "mean_tune_gap": _mean([record["tune_gap"] or 0.0 for record in columns.values()]),
+            "mean_tune_gap": _mean(
+                [0.0 if record["status"] == "diverged" else record["tune_gap"] for record in columns.values()]
+            ),
             "columns": {
                 column: {name: record[name] for name in ("tune_gap", "best_epoch", "epochs", "status")}
                 for column, record in columns.items()
