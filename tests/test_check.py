@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from click.testing import CliRunner
 from record_fixtures import write_fixture
@@ -22,8 +23,10 @@ from replicate.cli.main import group
 from replicate.columns import COLUMNS
 from replicate.data import batches
 from replicate.errors import ConfigurationError, MissingResult
+from replicate.evaluate import ranking
 from replicate.record import read_json, write_json
 from replicate.report.records import Records
+from replicate.taxonomy import tree
 
 GOLDEN = Path(__file__).resolve().parent.parent / "results" / "golden"
 
@@ -70,7 +73,7 @@ def test_weights_are_small_and_cover_every_trained_column():
     assert sum((GOLDEN / name).stat().st_size for name in (golden_answers.WEIGHTS, golden_answers.LOGITS)) < 200_000
     answers = read_json(GOLDEN / golden_answers.ANSWERS)
     assert set(answers["parameters"]) == {"dnn_lstm", *(slug for slug, column in COLUMNS.items() if column.trained)}
-    assert set(answers["metrics"]) == {*COLUMNS, golden_answers.SIDE_BY_SIDE}
+    assert set(answers["metrics"]) == {*COLUMNS, golden_answers.SIDE_BY_SIDE, golden_answers.TIED}
     wide = answers["metrics"][golden_answers.SIDE_BY_SIDE]
     assert wide["GAP overall"] < wide["GAP uncapped overall"]  # the cut at 20 is exercised
 
@@ -108,7 +111,31 @@ def forget_the_normalisation(monkeypatch):
     return {f"{column}: largest change of a logit" for column in COLUMNS}
 
 
-@pytest.mark.parametrize("mutate", [swap_two_frames, drop_the_mask, forget_the_normalisation])
+def forget_the_ancestors(monkeypatch):
+    """A label counts for its own node alone."""
+    alone = property(lambda tree: scipy.sparse.eye_array(len(tree.names), dtype=bool, format="csr"))
+    monkeypatch.setattr(tree.Taxonomy, "closure", alone)
+    return {"nodes of labels, ancestors included, and levels"}
+
+
+def break_ties_the_other_way(monkeypatch):
+    """Of a video's equal scores the one with the highest node number counts as higher."""
+    rank = ranking.rank_videos
+
+    def backwards(scores, labels, nodes, top_k, threads):
+        order = np.arange(scores.shape[1])[::-1]
+        tops = rank(np.ascontiguousarray(scores[:, order]), np.ascontiguousarray(labels[:, order]),
+                    np.sort(order[nodes]), top_k, threads)  # fmt: skip
+        return tops._replace(node=order[tops.node].astype(np.int32))
+
+    monkeypatch.setattr(ranking, "rank_videos", backwards)
+    return {f"{golden_answers.TIED}: largest change of a metric"}
+
+
+@pytest.mark.parametrize(
+    "mutate",
+    [swap_two_frames, drop_the_mask, forget_the_normalisation, forget_the_ancestors, break_ties_the_other_way],
+)
 def test_a_mutation_of_the_code_makes_check_fail_without_training(mutate, monkeypatch):
     expected = mutate(monkeypatch)
     result = without_results("--format", "json")

@@ -25,6 +25,7 @@ from replicate.data.splits import Split, make_split
 from replicate.data.tfrecord import RecordError, frame, iterate_records
 from replicate.errors import DataError, MissingResult
 from replicate.record import read_json, write_bytes, write_json
+from replicate.taxonomy.tree import Taxonomy
 
 DIGESTS, CORPUS = "digests.json", "corpus.tfrecord"
 VIDEOS, LONGEST, FRAME_LIMIT, BATCH = 64, 20, 16, 16
@@ -135,7 +136,19 @@ def compute_digests(folder: Path) -> dict[str, str]:
     }
     digests |= {name: _split_digest(split) for name, split in splits.items()}
     orders = [epoch_order(np.arange(1000), seed, epoch) for seed in (0, 1) for epoch in (1, 2)]
-    return digests | {"order of two epochs under two seeds": digest_arrays(*orders)}
+    return digests | {
+        "order of two epochs under two seeds": digest_arrays(*orders),
+        "nodes of labels, ancestors included, and levels": _tree_digest(),
+    }
+
+
+def _tree_digest() -> str:
+    """Every node of the fixed tree as a label of its own; the last one has a second parent."""
+    parents = [() if parent < 0 else (parent,) for parent in PARENTS]
+    parents[-1] += (PARENTS.index(-1),)
+    tree = Taxonomy(tuple(f"node {node}" for node in range(len(PARENTS))), tuple(parents), np.arange(len(PARENTS)))
+    offsets, nodes = tree.closed_nodes(np.arange(len(PARENTS) + 1), np.arange(len(PARENTS)))
+    return digest_arrays(offsets, nodes, tree.levels)
 
 
 def _corpus_digests(corpus: FixedCorpus) -> dict[str, str]:
