@@ -49,7 +49,8 @@ def tuned_weights(logits: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
         (members,) float64, positive, with sum 1.
     """
     signs = np.where(labels, -1, 1).astype(np.float32)
-    observed = np.stack([1 / (1 + np.exp(signs * each)) for each in logits]).reshape(len(logits), -1)
+    with np.errstate(over="ignore"):  # 1 / infinity is the 0 that is meant
+        observed = np.stack([1 / (1 + np.exp(signs * each)) for each in logits]).reshape(len(logits), -1)
     weights = np.full(len(logits), 1 / len(logits))
     for _ in range(MOST_ROUNDS):
         shares = np.zeros(len(logits))

@@ -1,6 +1,8 @@
 """Claims: an ensemble's score is the logit of the mean probability at any logit; its options are what they say; members
 are scored once."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -67,6 +69,15 @@ def test_tuned_weights_are_the_most_likely():
     total = {"type": "eq", "fun": lambda weights: weights.sum() - 1}
     best = minimize(loss, [1 / 3] * 3, bounds=[(1e-6, 1)] * 3, constraints=total, tol=1e-12)
     assert loss(found) <= best.fun + 1e-6 and loss(found) < loss(np.full(3, 1 / 3))
+
+
+def test_a_member_that_is_sure_and_wrong_gets_no_weight_and_no_warning():
+    labels = np.array([[True, False, True, False]])
+    right = np.where(labels, 1.0, -1.0).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weights = tuned_weights([right, -1000 * right], labels)
+    assert weights == pytest.approx([1, 0], abs=1e-6)
 
 
 def test_members_that_scored_other_videos_are_refused(tmp_path):
