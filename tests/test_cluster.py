@@ -203,6 +203,8 @@ def test_a_job_that_a_worker_began_is_not_begun_by_another(expected):
         expectation.begin(expected, job, dask_worker("first"))
         with pytest.raises(IncompleteRun, match=f"^its worker first on {HERE} was killed or lost.* to resume$"):
             expectation.begin(expected, job, dask_worker("second"))
+        with pytest.raises(ConfigurationError, match=f"^worker third on {HERE}: OMP_NUM_THREADS is 1, and run.threads"):
+            expectation.begin(dataclasses.replace(expected, threads=2), todo()[1], dask_worker("third"))
         expectation.dismiss(expected)
         with pytest.raises(IncompleteRun, match="has ended"):
             expectation.begin(expected, job, dask_worker("first"))

@@ -202,7 +202,7 @@ def test_threads_of_the_profile_and_of_the_workers_must_agree(machines, runs):
 
 def examine(address, job, expected):
     with running.client_of(address) as client:
-        return running.examine(client, address, [job], expected)
+        return running.examine(client, address, [job], expected, PlainLines())
 
 
 def test_other_versions_and_other_files_are_sentences(machines, runs):
@@ -220,6 +220,7 @@ def test_other_versions_and_other_files_are_sentences(machines, runs):
         assert examine(machines, job, expected) == {"GPU", "CPU"}
 
 
+@pytest.mark.timeout(600)  # a worker leaves at its next step, and loads its libraries before the first
 def test_an_interrupted_command_leaves_no_worker_at_its_job(machines, tmp_path):
     words = ["table1", "--model", "rnn", "--profile", "tiny", "--set", "synthetic.videos=50000"]
     command = [sys.executable, "-m", "replicate.cli.main", *words, "--out", tmp_path / "runs", "--scheduler", machines]
@@ -232,10 +233,16 @@ def test_an_interrupted_command_leaves_no_worker_at_its_job(machines, tmp_path):
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 130
     assert "Traceback" not in errors
-    graph, _ = make(tmp_path / "runs", "synthetic.videos=50000")
-    with running.client_of(machines) as client:
-        running._settle(client, machines, [graph.index.inputs["synthesize"]])
-    assert not (tmp_path / "runs" / expectation.WALKS).exists()
+    graph, settings = make(tmp_path / "runs", "synthetic.videos=50000")
+    corpus = graph.index.inputs["synthesize"]
+    assert not (settings.runs / expectation.WALKS).exists()
+    with running.client_of(machines) as client, environment.of_workers(1):
+        here = [str(key) for keys in client.processing().values() for key in keys]
+        assert not here, "the scheduler has forgotten the job"
+        expected = expectation.expect(settings.runs, None, (), 1)
+        offered = running.examine(client, machines, [corpus], expected, PlainLines())
+        busy = client.run(running._busy_in_worker, {f"synthesize-{corpus.key}-{expected.place}"})
+    assert offered and not any(busy.values())
 
 
 def test_a_lost_scheduler_is_a_sentence_and_resumable(tmp_path):

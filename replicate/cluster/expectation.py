@@ -20,7 +20,7 @@ from typing import Any
 
 from replicate.cluster.environment import thread_variables
 from replicate.errors import ConfigurationError, IncompleteRun, ReplicateError
-from replicate.record import write_text
+from replicate.record import digest, write_text
 from replicate.stages import Job
 
 DISTRIBUTION = "temporal-coherence-replication"
@@ -53,9 +53,14 @@ class Expectation:
     data: tuple[int, int]
 
     @property
+    def place(self) -> str:
+        """Tells the run directory from those of other commands on the same scheduler."""
+        return digest(str(self.folder.parent.parent))[:8]
+
+    @property
     def walk(self) -> str:
-        """Tells this walk from others on the same scheduler."""
-        return self.folder.name
+        """Tells this walk from all others on the same scheduler."""
+        return f"{self.place}.{self.folder.name}"
 
 
 def expect(runs: Path, data_dir: Any, patterns: tuple[str, ...], threads: int) -> Expectation:

@@ -8,9 +8,10 @@ from typing import Any
 from replicate.cluster import expectation, jobs
 from replicate.cluster.expectation import Expectation
 from replicate.errors import ConfigurationError, IncompleteRun
+from replicate.progress import Event, Listener
 from replicate.stages import Job
 
-SETTLE = 60.0  # seconds in which a worker leaves the job of a command that has ended
+SETTLE = 300.0  # seconds in which a worker leaves the job of a command that has ended: at its next step
 TLS = "tls:// needs distributed.comm.tls.* in Dask's configuration (docs/cluster.md)"
 
 
@@ -33,7 +34,7 @@ def client_of(address: str) -> Iterator[Any]:
         yield client
 
 
-def examine(client: Any, address: str, todo: list[Job], expected: Expectation) -> frozenset[str]:
+def examine(client: Any, address: str, todo: list[Job], expected: Expectation, listener: Listener) -> frozenset[str]:
     """Hold the cluster against what the jobs need.
 
     Returns:
@@ -57,7 +58,7 @@ def examine(client: Any, address: str, todo: list[Job], expected: Expectation) -
     found = next((faults[name] for name in sorted(faults) if faults[name]), None)
     if found:
         raise ConfigurationError(f"--scheduler {address}: {found}")
-    _settle(client, address, todo)
+    _settle(client, address, todo, expected.place, listener)
     return offered
 
 
@@ -104,17 +105,21 @@ def _fault_in_worker(expected: Expectation, dask_worker: Any) -> str | None:
 
 
 def _busy_in_worker(names: set[str], dask_worker: Any) -> str | None:
-    """One of the jobs (by the part of its key in Dask that all walks share) that a thread is at."""
-    return next((key for key in map(str, dask_worker.active_threads.values()) if key.rpartition("-")[0] in names), None)
+    """One of the jobs (by the part of its key in Dask that all walks of a run directory share) that a thread is at."""
+    return next((key for key in map(str, dask_worker.active_threads.values()) if key.rpartition(".")[0] in names), None)
 
 
-def _settle(client: Any, address: str, todo: list[Job]) -> None:
+def _settle(client: Any, address: str, todo: list[Job], place: str, listener: Listener) -> None:
     """Wait until no worker is at one of these jobs for a command that has ended: two would write into one folder."""
-    names = {f"{job.stage.name}-{job.key}" for job in todo}
+    names = {f"{job.stage.name}-{job.key}-{place}" for job in todo}
     deadline = time.monotonic() + SETTLE
+    told = False
     while busy := {name: key for name, key in _ask(client, address, _busy_in_worker, names).items() if key}:
+        worker, key = next(iter(busy.items()))
+        what = f"worker {worker} is still at {key.rpartition('-')[0]} for a command that has ended"
+        if not told:
+            listener.notify(Event("cluster", "note", message=f"{what}; waiting until it leaves that"))
+            told = True
         if time.monotonic() > deadline:
-            worker, key = next(iter(busy.items()))
-            what = f"worker {worker} is still at {key.rpartition('-')[0]} for a command that has ended"
             raise IncompleteRun(f"--scheduler {address}: {what}; end that worker, then issue the same command again")
         time.sleep(0.5)

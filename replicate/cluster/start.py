@@ -68,7 +68,7 @@ def cluster(
             yield Cluster(expected.walk, client, jobs.OURS, expected, slurm.Queue(submitted, runs, listener))
             return
         client = stack.enter_context(running.client_of(scheduler))
-        offered = running.examine(client, scheduler, todo, expected)
+        offered = running.examine(client, scheduler, todo, expected, listener)
         yield Cluster(
             expected.walk, client, offered, expected, walking.Patience(f"start some by `replicate worker {scheduler}`")
         )
