@@ -52,7 +52,7 @@ def _cells(grid: GridRecord, controls: bool = False) -> Cells:
     return {
         (cell.values[KERNEL], cell.values[MAPS]): cell
         for cell in grid.cells
-        if cell.mean is not None and (controls or not cell.control)
+        if cell.mean is not None and (controls or cell.in_paper)
     }
 
 

@@ -23,7 +23,7 @@ from replicate.report.style import (
     zero_line,
 )
 from replicate.schema import HEADLINE
-from replicate.studies.schema import AblateRecord, AblateRow, Arm, GridRecord, MultiverseRecord, Study
+from replicate.studies.schema import PAPER_GRID, AblateRecord, AblateRow, Arm, GridRecord, MultiverseRecord, Study
 
 FILLED, HOLLOW = "\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}"
 SHADES = "cividis"  # even in lightness, alike for all common kinds of colour blindness
@@ -46,7 +46,7 @@ def draw_grid(record: GridRecord, name: str) -> Drawing:
     """Heat map of two fields, or points of one, with the baseline as a line."""
     rows = [
         {axis: _text(cell.values[axis]) for axis in record.axes}
-        | {"control": cell.control, "tune_gap": cell.mean, "parameters": cell.parameters}
+        | {"control": not cell.in_paper, "tune_gap": cell.mean, "parameters": cell.parameters}
         for cell in record.cells
     ]
     table = pd.DataFrame(rows).astype({"tune_gap": float})
@@ -59,7 +59,7 @@ def draw_grid(record: GridRecord, name: str) -> Drawing:
     chosen = "" if record.chosen is None else " The frame marks the highest; no profile is changed by it."
     if _place(record, PAPER_CELL):
         chosen += " Dashed: the paper's choice, 5 x 4."
-    if any(cell.control for cell in record.cells):
+    if any(not cell.in_paper for cell in record.cells):
         chosen += " Controls: kernel sizes that the paper's grid lacks."
     base = (
         ""
@@ -104,7 +104,7 @@ def _heat_map(figure: Figure, record: GridRecord) -> None:
     if record.baseline_gap is not None:
         title = f"{COLUMNS[record.baseline].title} without the layer: {100 * record.baseline_gap:.2f}"
         axes.set_title(title, loc="left", fontweight="normal", fontsize=8)
-    controls = {cell.values[first] for cell in record.cells if cell.control}
+    controls = {size for size in down if size not in PAPER_GRID.get(first, down)}
     names = [f"{value}{' (control)' if value in controls else ''}" for value in down]
     axes.set_yticks(np.arange(len(down)) + 0.5, names)
     axes.set_xticks(np.arange(len(across)) + 0.5, [str(value) for value in across])

@@ -111,11 +111,11 @@ def _grid(record: GridRecord) -> tuple[str, tuple]:
     rows = []
     for cell in record.cells:
         places = [_joined(cell.values[axis]) for axis in record.axes]
-        rows.append([*places, cell.control, *cell.tune_gap, cell.mean, cell.parameters])
+        rows.append([*places, not cell.in_paper, *cell.tune_gap, cell.mean, cell.parameters])
     table = _grid_matrix(record) if len(record.axes) == 2 else _grid_list(record)
     scored = "GAP on the tune split, in percent, at the best epoch; the pool of test videos was not looked at."
     notes = [f"{scored} {_seeds(record)}"]
-    if any(cell.control for cell in record.cells):
+    if any(not cell.in_paper for cell in record.cells):
         notes.append("In italics: kernel sizes that the paper's grid lacks.")
     if record.baseline_gap is not None:
         notes.append(f"{COLUMNS[record.baseline].title} without the layer: {percent(record.baseline_gap, 2)}.")
@@ -156,7 +156,7 @@ def _grid_cell(record: GridRecord, place: int) -> str:
     text = "diverged" if "diverged" in cell.status or cell.mean is None else percent(cell.mean, 2)
     if place == record.chosen:
         return f"**{text}**"
-    return f"*{text}*" if cell.control else text
+    return text if cell.in_paper else f"*{text}*"
 
 
 def _ablate(record: AblateRecord) -> tuple[str, tuple]:

@@ -21,16 +21,24 @@ class Study(Record):
     configuration: dict[str, Any]  # the profile that the variants start from
 
 
+PAPER_GRID = {"coherence.kernel_size": (5, 9, 13, 17, 21), "coherence.maps": (1, 2, 4, 8, 16)}  # section 4.2
+
+
 class GridCell(Record):
     """One combination of a grid, scored on the tune split."""
 
     values: dict[str, Any]  # by field of the profile, e.g. coherence.kernel_size
-    control: bool  # not in the paper's grid
+    control: bool  # the profile names it as one
     tune_gap: tuple[float | None, ...]  # of the best epoch, by seed; null where training diverged at once
     mean: float | None
     best_epochs: tuple[int, ...]
     status: tuple[Status, ...]
     parameters: int
+
+    @property
+    def in_paper(self) -> bool:
+        """Whether the paper's grid has it; whatever the profile does not call a control need not be in there."""
+        return not self.control and all(self.values.get(name, own[0]) in own for name, own in PAPER_GRID.items())
 
 
 class GridRecord(Study):
