@@ -177,7 +177,9 @@ def test_killed_with_its_processes_it_goes_on_and_reads_no_shard_twice(tmp_path,
     assert sorted(path.name for path in (out / "parts").iterdir()) == [f"{n:06d}.npz" for n in (0, 1, 2, 3, 5)]
     (tmp_path / "later").replace(corpus / names[4])
     real, read = indexing.scan.scan, []
-    monkeypatch.setattr(indexing.scan, "scan", lambda *given: read.append(given[1].name) or real(*given))
+    monkeypatch.setattr(
+        indexing.scan, "scan", lambda *given: read.append(os.path.basename(given[1].path)) or real(*given)
+    )
     build(corpus, out)
     assert read == [names[4]]
     assert tree(out) == tree(tmp_path / "whole")
@@ -209,7 +211,7 @@ def test_an_unusable_record_stops_the_build_with_its_place_and_remedies(corpus, 
 
 @pytest.mark.parametrize("processes", [1, 3])
 def test_the_fault_that_is_one_too_many_is_the_same_for_any_number_of_processes(tmp_path, processes):
-    """Shard 1 is read last of all and has the first two faults, of which a later shard knows nothing when it meets its own."""
+    """Shard 1 has the first two faults and is read last of all: later shards know nothing of them."""
     names = many(tmp_path / "data", 6)
     wrong = [(1, 50), (1, 149), (3, 2), (5, 0)]
     for shard, record in wrong:

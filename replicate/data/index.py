@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,8 @@ from replicate.errors import DataError
 from replicate.record import atomic_file, canonical_json, read_json, write_json
 
 COLUMNS = ("shard", "record", "offset", "frames", "ids", "label_offsets", "label_values")
-_ENDS = 1 << 16
+_ENDS = 1 << 16  # bytes
+_ASKED_AT_ONCE = 256  # files of a remote store
 
 
 def find_shards(root: Path | RemotePath, patterns: list[str]) -> list[str]:
@@ -59,33 +60,32 @@ def fingerprint(root: Path | RemotePath, shards: list[str]) -> list[tuple[str, i
         RecordError: a shard is missing, or may not be read.
         IncompleteRun: a remote store did not answer.
     """
+    ends = _remote_ends if isinstance(root, RemotePath) else _local_ends
     try:
-        sizes, ends = _remote_ends(root, shards) if isinstance(root, RemotePath) else _ends_of(root, shards)
+        return [(name, size, hashlib.sha256(both).hexdigest()) for name, size, both in ends(root, shards)]
     except OSError as error:
         raise RecordError(error.filename or str(root), None, None, f"cannot be read: {error.strerror}") from None
-    return [
-        (name, size, hashlib.sha256(both).hexdigest()) for name, size, both in zip(shards, sizes, ends, strict=True)
-    ]
 
 
-def _ends_of(root: Path | RemotePath, shards: list[str]) -> tuple[list[int], list[bytes]]:
-    """Bytes, and the first and last 64 KiB, of each file."""
-    sizes, ends = [], []
+def _local_ends(root: Path, shards: list[str]) -> Iterator[tuple[str, int, bytes]]:
+    """(name, bytes, first and last 64 KiB) of each file, one after the other: thousands have a gigabyte of ends."""
     for name in shards:
         with open(root / name, "rb") as file:
-            sizes.append(os.fstat(file.fileno()).st_size)
-            first = file.read(_ENDS)
-            file.seek(max(0, sizes[-1] - _ENDS))
-            ends.append(first + file.read(_ENDS))
-    return sizes, ends
+            size, first = os.fstat(file.fileno()).st_size, file.read(_ENDS)
+            file.seek(max(0, size - _ENDS))
+            yield name, size, first + file.read(_ENDS)
 
 
-def _remote_ends(root: RemotePath, shards: list[str]) -> tuple[list[int], list[bytes]]:
+def _remote_ends(root: RemotePath, shards: list[str]) -> Iterator[tuple[str, int, bytes]]:
+    """The same of a remote store, of some files at once."""
     sizes = root.sizes(shards)
-    begins = [begin for size in sizes for begin in (0, max(0, size - _ENDS))]
-    ends = [end for size in sizes for end in (min(size, _ENDS), size)]
-    parts = root.parts([name for name in shards for _ in range(2)], begins, ends)
-    return sizes, [first + last for first, last in zip(parts[::2], parts[1::2], strict=True)]
+    for at in range(0, len(shards), _ASKED_AT_ONCE):
+        names, some = shards[at : at + _ASKED_AT_ONCE], sizes[at : at + _ASKED_AT_ONCE]
+        begins = [begin for size in some for begin in (0, max(0, size - _ENDS))]
+        ends = [end for size in some for end in (min(size, _ENDS), size)]
+        parts = root.parts([name for name in names for _ in range(2)], begins, ends)
+        for name, size, first, last in zip(names, some, parts[::2], parts[1::2], strict=True):
+            yield name, size, first + last
 
 
 def sizes_of(root: Path | RemotePath, shards: list[str]) -> list[int]:

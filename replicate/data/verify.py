@@ -8,6 +8,7 @@ import numpy as np
 
 from replicate.data import processes as pool
 from replicate.data.index import sizes_of
+from replicate.data.remote import RemotePath
 from replicate.data.scan import Scanned, repeated_id, repetitions, scan
 from replicate.data.spec import DatasetSpec
 from replicate.data.tfrecord import RecordError, Shard
@@ -15,7 +16,7 @@ from replicate.data.tfrecord import RecordError, Shard
 
 def verify(
     spec: DatasetSpec,
-    root: Path,
+    root: Path | RemotePath,
     shards: list[str],
     progress: Callable[..., None] | None = None,
     processes: int = 1,
@@ -51,7 +52,7 @@ def verify(
     return [fault for each in faults for fault in each]
 
 
-def _scan(spec: DatasetSpec, root: Path, name: str) -> tuple[tuple[np.ndarray, ...], list[RecordError]]:
+def _scan(spec: DatasetSpec, root: Path | RemotePath, name: str) -> tuple[tuple[np.ndarray, ...], list[RecordError]]:
     """((ids, record numbers, offsets), faults) of a shard; a file that cannot be read at all is a fault."""
     try:
         scanned: Scanned = scan(spec, Shard(root / name))
@@ -61,7 +62,7 @@ def _scan(spec: DatasetSpec, root: Path, name: str) -> tuple[tuple[np.ndarray, .
 
 
 def _add_repetitions(
-    root: Path, shards: list[str], kept: list[tuple[np.ndarray, ...]], faults: list[list[RecordError]]
+    root: Path | RemotePath, shards: list[str], kept: list[tuple[np.ndarray, ...]], faults: list[list[RecordError]]
 ) -> None:
     """Put every record whose id an earlier one has among the faults of its shard, at its place."""
     begins = np.cumsum([0, *(len(ids) for ids, _, _ in kept)])
