@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 import torch.utils.deterministic
 
+from replicate.determinism import nondeterminism
 from replicate.errors import ConfigurationError
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -111,21 +112,7 @@ class Compute:
 
     def nondeterminism(self) -> list[str]:
         """What may still differ between two runs of the same command, a sentence each."""
-        found = ["Another processor or torch version, or another number of threads, rounds otherwise."]
-        if self.device == "cuda":
-            found.append("Another model of GPU, or version of driver, CUDA or cuDNN, may choose kernels that round "
-                         "otherwise.")  # fmt: skip
-            if not self.deterministic:
-                found.append("run.deterministic is false: a GPU may add up in another order each time.")
-        elif not self.deterministic:
-            found.append("run.deterministic is false: operations that are known to vary are not refused.")
-        if self.processes > 1:
-            found.append("Gradients are summed over processes in an order that depends on their number and on how they "
-                         "are connected.")  # fmt: skip
-        if self.compile:
-            found.append("run.compile is true: a resumed training meets lengths of videos in another order, may be "
-                         "compiled otherwise, and then rounds otherwise than one that ran through.")  # fmt: skip
-        return found
+        return nondeterminism(self.device, self.deterministic, self.compile, self.processes)
 
 
 def demand_repeatable_workspace() -> None:

@@ -17,7 +17,8 @@ from replicate.progress import duration
 from replicate.speed import Speeds
 from replicate.stages import Job, in_order
 
-VIDEOS = {"paper": 5_001_275, "audioset": 42_531}  # labelled videos of 2018; clips of the files that the profile names
+WHOLE_CORPUS = ("paper", "dual-2080ti")  # profiles that need every shard of YouTube-8M
+VIDEOS = {**dict.fromkeys(WHOLE_CORPUS, 5_001_275), "audioset": 42_531}  # labelled in 2018; clips of the named files
 AUDIOSET_TRAINING = 22_160  # clips of the balanced training set
 NODES = {"synthetic": 120, "audioset": 557, "yt8m": 640, "yt8m-video": 640}
 MEAN_LENGTH = 0.73  # of the frame limit: 218 of 300 frames
@@ -58,12 +59,11 @@ def describe(targets: list[Job], profile: Profile, runs: Path) -> str:
         return "\n".join([*lines, "nothing to do"])
     lines += [tabulate(table, headers=("would run", "time", "disk", "because"), disable_numparse=True), ""]
     seconds = sum(row.seconds or 0 for row in open_rows)
-    on_gpu = profile.run.device == "cuda"
-    lines.append(
-        f"time, all jobs one after the other: {duration(seconds)}" + (f" = {seconds / 3600:.0f} GPU hours" * on_gpu)
-    )
+    on_gpu, gpus = profile.run.device == "cuda", profile.run.processes_per_model
+    hours = f" = {seconds / 3600:.0f} " + ("GPU hours" if gpus == 1 else f"hours on {gpus} GPUs")
+    lines.append(f"time, all jobs one after the other: {duration(seconds)}" + hours * on_gpu)
     lines.append(f"disk for results: {_size(sum(row.bytes or 0 for row in open_rows))}")
-    if profile.dataset.name == "yt8m" and profile.name == "paper":
+    if profile.name in WHOLE_CORPUS:
         lines.append("disk for the corpus: 1.53 TB in all for train, validate and test; read once an epoch")
     memory = training_memory(profile)
     lines.append(
@@ -183,11 +183,12 @@ def estimate(job: Job, speeds: Speeds) -> tuple[float | None, int | None, str]:
 
 
 def training_memory(profile: Profile) -> dict[str, float]:
-    """Bytes per column: weights, gradient and Adam's two moments (16 bytes a weight), plus the activations of one batch
-    kept for the backward pass (float32). An estimate for choosing a device, not a measurement."""
+    """Bytes per column and GPU: weights, gradient and Adam's two moments (16 bytes a weight), plus the activations kept
+    for the backward pass of its part of a batch (float32). An estimate for choosing a device, not a measurement."""
     from replicate.model_sizes import parameter_counts
 
-    batch = profile.training.micro_batch_size or profile.training.batch_size
+    whole = -(-profile.training.batch_size // profile.run.processes_per_model)
+    batch = min(profile.training.micro_batch_size or whole, whole)
     frames, model = profile.dataset.frame_limit, profile.model
     width = 128 if profile.dataset.name == "audioset" else 1152
     layer = model.transformer_width * 10 + model.transformer_feedforward * 2 + model.transformer_heads * frames

@@ -154,6 +154,22 @@ def test_the_device_of_the_profile(tmp_path):
     tight = device(paper_machine(gpus=[{**GPU, "memory_bytes": 10**9}]))
     assert tight.state == "attention" and "netv" in tight.meaning and "micro_batch_size" in tight.meaning
     assert device(paper_machine(gpus=None, gpus_missing="why"), SMOKE).state == "fine"
+    two = load_profile("dual-2080ti")
+    assert device(paper_machine(gpus=[GPU, GPU]), two).state == "fine"
+    assert (device(paper_machine(gpus=[GPU]), two).here, device(paper_machine(gpus=[GPU]), two).state) == (
+        "1 GPUs",
+        "attention",
+    )
+
+
+def test_what_may_differ_between_two_runs_is_said(tmp_path):
+    def said(name, *assignments):
+        findings = doctor.for_profile(paper_machine(gpus=[GPU]), load_profile(name, assignments), None, tmp_path)
+        return [finding.meaning for finding in findings if finding.topic == "two runs"]
+
+    assert len(said("smoke")) == 1
+    several = " ".join(said("dual-2080ti", "run.deterministic=false"))
+    assert "cuDNN" in several and "run.deterministic is false" in several and "summed over processes" in several
 
 
 def test_versions_beside_the_lock(tmp_path, monkeypatch):

@@ -54,7 +54,19 @@ def test_split_seed_keeps_the_index():
     assert not labels & {"index", "labels", "synthesize", "taxonomy"}
 
 
-@pytest.mark.parametrize("assignment", ["run.workers=1", "run.engine=inline", "title=x", "dataset.reader=tensorflow"])
+@pytest.mark.parametrize(
+    "assignment", ["run.processes_per_model=2", "run.compile=true", "run.deterministic=false", "run.precision=float16"]
+)
+def test_what_changes_rounding_changes_the_keys_of_trainings(assignment):
+    found = changed(assignment)
+    assert "train RNN, seed 0" in found and "time RNN" in found
+    assert not found & {"index", "labels", "split", "synthesize", "taxonomy"}
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    ["run.checkpoint_minutes=1", "run.workers=1", "run.engine=inline", "title=x", "dataset.reader=tensorflow"],
+)
 def test_what_changes_no_result_changes_no_key(assignment):
     assert changed(assignment) == set()
 

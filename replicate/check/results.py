@@ -33,7 +33,7 @@ RERUN_FACTOR = 3.0  # times the largest difference between a run and its reruns,
 SEED_FACTOR = 4.5  # times the pooled standard deviation over seeds
 # Fields of a profile that may differ from the reference's and leave the results comparable; seeds choose the band.
 FREE = ("name", "title", "dataset.reader", "training.seeds", "timing", "tuning", "grid", "slurm", "run")
-ARITHMETIC = ("run.device", "run.precision")
+ARITHMETIC = {"run.device": "cpu", "run.precision": "float32", "run.tf32": False}  # and where nothing is recorded
 
 Kind = Literal["score", "increment"]
 
@@ -63,7 +63,7 @@ class Reference(pydantic.BaseModel):
         values: by place's name and seed (a string, as JSON has it).
         half_widths: by kind and then "rerun" or "seeds"; `measured` says from how many reruns and seeds.
         configuration: the profile's fields that results depend on.
-        arithmetic: device and precision; on others, even the same seed is held against the band of other seeds.
+        arithmetic: device, precision, TF32; on others, even the same seed is held against the band of other seeds.
         data_identity: digest of names and contents of real shards, of skipped records and of node names.
         protocol_hash: of the comparison.
         provenance: commit, package versions, machine; one entry per run and rerun.
@@ -169,7 +169,7 @@ def check_results(path: Path, records: Records) -> list[Cell]:
     differing = _differing(reference, records)
     if differing:
         return [Cell("results", "configuration", "not comparable", reason=differing)]
-    same = all(records.run.configuration.get(name) == value for name, value in reference.arithmetic.items())
+    same = _arithmetic(records.run.configuration) == _arithmetic(reference.arithmetic)
     cells = []
     for place in reference.places:
         for seed in records.run.seeds:
@@ -194,6 +194,10 @@ def _differing(reference: Reference, records: Records) -> str:
     if records.compare and reference.protocol_hash not in (None, records.compare.protocol_hash):
         return f"the protocol of the comparison is another than the reference's; {remedy}"
     return ""
+
+
+def _arithmetic(recorded: dict[str, Any]) -> dict[str, Any]:
+    return {name: recorded.get(name, default) for name, default in ARITHMETIC.items()}
 
 
 def _cell(reference: Reference, records: Records, place: Place, seed: int, same_arithmetic: bool) -> Cell:
@@ -251,7 +255,7 @@ def update_results(path: Path, records: Records, reruns: Sequence[Records], reas
         half_widths={kind: _half_widths(kind, places, values, records, reruns) for kind in ("score", "increment")},
         measured={"reruns": len(reruns), "seeds": len(records.run.seeds)},
         configuration=results_configuration(records),
-        arithmetic={name: records.run.configuration.get(name) for name in ARITHMETIC},
+        arithmetic=_arithmetic(records.run.configuration),
         data_identity=data_identity(records),
         protocol_hash=records.compare.protocol_hash if records.compare else None,
         places=places,

@@ -24,6 +24,7 @@ from replicate.columns import COLUMNS
 from replicate.config import Profile
 from replicate.data.index import find_shards, sizes_of
 from replicate.data.remote import RemotePath
+from replicate.determinism import nondeterminism
 from replicate.errors import ReplicateError
 from replicate.hardware import accounting
 from replicate.stages import Graph
@@ -193,7 +194,14 @@ def for_profile(machine: dict[str, Any], profile: Profile, data_dir: Path | None
     graph = Graph(profile, None, lambda folder, profile: None)
     needed = sum(row.bytes or 0 for row in plan.plan(graph.results(profile.run.columns), runs))
     findings.append(_room("disk for results", runs, needed, "choose another --out, or make room"))
-    return [*findings, *_device(machine, profile)]
+    return [*findings, *_device(machine, profile), *_repeatability(profile)]
+
+
+def _repeatability(profile: Profile) -> list[Finding]:
+    """What may still differ between two runs of the profile."""
+    run = profile.run
+    found = nondeterminism(run.device, run.deterministic, run.compile, run.processes_per_model)
+    return [Finding("profile", "two runs", "may differ", "the same bytes", "fine", meaning) for meaning in found]
 
 
 def _data(profile: Profile, data_dir: Path | RemotePath | None) -> list[Finding]:
@@ -212,11 +220,15 @@ def _data(profile: Profile, data_dir: Path | RemotePath | None) -> list[Finding]
         meaning = ""
         if begun or not files:
             meaning = _how_to_get(profile)
-        elif profile.name == "paper" and len(files) < count:
+        elif profile.name in plan.WHOLE_CORPUS and len(files) < count:
             meaning = f"The split of 4,000,000 training videos needs all {count} files. {_how_to_get(profile)}"
         if not files:
             absent += size
-        expected = "some files" if count is None or profile.name != "paper" else f"{count} files, {_gigabytes(size)}"
+        expected = (
+            "some files"
+            if count is None or profile.name not in plan.WHOLE_CORPUS
+            else f"{count} files, {_gigabytes(size)}"
+        )
         findings.append(
             Finding("profile", f"data, {pattern}", here, expected, "attention" if meaning else "fine", meaning)
         )
@@ -261,6 +273,10 @@ def _device(machine: dict[str, Any], profile: Profile) -> list[Finding]:
     if profile.run.device == "cuda" and not gpus:
         remedy = "The run stops with an error; --set run.device=cpu computes on the processor."
         return [Finding("profile", "device", f"no GPU ({machine['gpus_missing']})", "a GPU", "attention", remedy)]
+    processes = profile.run.processes_per_model
+    if profile.run.device == "cuda" and len(gpus) < processes:
+        remedy = "Models train on several GPUs; use more hosts (docs/hardware.md), or --set run.processes_per_model=1."
+        return [Finding("profile", "device", f"{len(gpus)} GPUs", f"{processes} GPUs", "attention", remedy)]
     memory = plan.training_memory(profile)
     largest = f"about {_gigabytes(max(memory.values(), default=0.0))} for the largest column"
     there = machine["memory_bytes"] if profile.run.device == "cpu" else _least_memory(gpus)

@@ -13,7 +13,7 @@ from replicate.report.claims import Result, judge, judge_records, shown, shown_i
 from replicate.report.claims_gains import PAIRS
 from replicate.report.claims_mathematics import CLAIMS as COMPUTED
 from replicate.report.records import CONDITIONAL, Records
-from replicate.report.table_notes import divergence_notes
+from replicate.report.table_notes import divergence_notes, rounding_note
 from replicate.report.verdicts import UNTESTABLE, VERDICTS
 from replicate.schema import HEADLINE
 
@@ -96,6 +96,8 @@ def _sentences(records: Records, results: list[Result]) -> list[str]:
     sentences = [f"{len(verdicts)} claims: {counts}."]
     if records.synthetic:
         sentences.append("Made up (docs/synthetic.md): verdicts exercise the pipeline and say nothing of real videos.")
+    if records.rounded:
+        sentences.append(rounding_note(records))
     seeds = len(records.run.seeds)
     sentences.append(CONDITIONAL if seeds == 1 else f"Intervals span test videos and {seeds} training seeds.")
     sentences += divergence_notes(records)

@@ -78,6 +78,18 @@ class Records:
         return self.run.data == "synthetic"
 
     @property
+    def rounded(self) -> str:
+        """What a run computed in where that is less than float32 throughout, e.g. "mixed precision, bfloat16"."""
+        precision, tf32 = (self.run.configuration.get(name) for name in ("run.precision", "run.tf32"))
+        mixed = f"mixed precision, {precision}" if precision not in (None, "float32") else ""
+        return ", ".join(word for word in (mixed, "TF32" if tf32 else "") if word)
+
+    @property
+    def badges(self) -> list[str]:
+        """What whatever shows a number of this run says of it."""
+        return [word for word in ("synthetic data" if self.synthetic else "", self.rounded) if word]
+
+    @property
     def columns(self) -> list[Column]:
         """The run's columns, in the order of the table."""
         return [COLUMNS[slug] for slug in in_table_order(self.run.columns)]

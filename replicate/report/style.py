@@ -95,7 +95,7 @@ class Drawing:
 
 def titled(title: str, records: Records) -> str:
     """A figure's title; figures of made-up data say so."""
-    return f"{title} (synthetic data)" if records.synthetic else title
+    return f"{title} ({'; '.join(records.badges)})" if records.badges else title
 
 
 def canvas(title: str, width: float, height: float) -> Figure:

@@ -30,7 +30,7 @@ def notes1(records: Records, cells: list[Cell1]) -> list[str]:
     first = records.evaluate[cells[0].column, records.run.seeds[0]]
     kind = "disjoint" if first.disjoint else "overlapping"
     draws = records.run.split["draws"]
-    notes = [SYNTHETIC] if records.synthetic else []
+    notes = _label_notes(records)
     notes += [
         f"Percent. Each cell is the mean over {draws} {kind} test draws of {first.draw_size:,} videos from a pool of "
         f"{first.videos:,}; in brackets the paired increment over the column's baseline. Rounded only here: "
@@ -47,6 +47,19 @@ def notes1(records: Records, cells: list[Cell1]) -> list[str]:
         protocol_note(records),
     ]
     return notes
+
+
+def _label_notes(records: Records) -> list[str]:
+    """What every number of the run is to be read with."""
+    return [SYNTHETIC] * records.synthetic + [rounding_note(records)] * bool(records.rounded)
+
+
+def rounding_note(records: Records) -> str:
+    """That a run did not compute in float32 throughout."""
+    return (
+        f"Computed in less than float32 ({records.rounded}), with float32 weights: scores differ from those of float32 "
+        "by more than rounding, and are not to be mixed with them."
+    )
 
 
 def protocol_note(records: Records) -> str:
@@ -144,7 +157,7 @@ def _gap_notes(cells: list[Cell1]) -> list[str]:
 
 def notes2(records: Records, columns: list[Column2]) -> list[str]:
     """What stands under Table 2."""
-    notes = [SYNTHETIC] if records.synthetic else []
+    notes = _label_notes(records)
     timed = next(iter(records.time.values()), None)
     if timed is not None:
         notes.append(
