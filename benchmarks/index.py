@@ -179,7 +179,7 @@ def split(root: Path, out: Path) -> dict[str, Any]:
 def open_split(out: Path) -> tuple[tuple[int, ...], bool]:
     """(shape of the draws, whether no video is in two of them)."""
     opened = Split.open(out / "split")
-    return opened.draws.shape, len(np.unique(opened.pool[opened.draws])) == opened.draws.size
+    return opened.draws.shape, opened.disjoint
 
 
 def at_full_size(folder: Path, records: int, shards: int, seed: int) -> bool:

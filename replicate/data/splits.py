@@ -40,8 +40,9 @@ class Split:
     def open(cls, folder: Path) -> "Split":
         """Read what `save` wrote."""
         roles = {name: np.load(folder / f"{name}.npy") for name in ("train", "tune", "pool", "draws")}
-        flat = roles["draws"].ravel()
-        return cls(**roles, disjoint=len(np.unique(flat)) == len(flat))
+        drawn = np.zeros(len(roles["pool"]), bool)
+        drawn[roles["draws"].ravel()] = True
+        return cls(**roles, disjoint=np.count_nonzero(drawn) == roles["draws"].size)
 
 
 def rank(ids: np.ndarray, seed: int) -> np.ndarray:
