@@ -65,11 +65,14 @@ class PeakMemory:
 
     def _watch(self) -> None:
         this = psutil.Process()
+        own = this.cmdline()
         while not self._done.is_set():
             size = this.memory_info().rss
             for child in this.children():
                 try:
-                    size += child.memory_info().rss
+                    size += (
+                        0 if child.cmdline() == own else child.memory_info().rss
+                    )  # a fork of this one, not yet itself
                 except psutil.Error:  # it has just ended
                     continue
             self.bytes = max(self.bytes, size)
