@@ -12,7 +12,8 @@ import torch
 from rank_program import CASES, gradients, run_case
 from safetensors.torch import load_file
 
-from replicate.ranks import Ranks
+from replicate.errors import ConfigurationError, IncompleteRun
+from replicate.ranks import Ranks, joined
 from replicate.train import HISTORY, TIMINGS, WEIGHTS
 
 HERE = Path(__file__).parent
@@ -95,3 +96,44 @@ def test_shares_are_all_items_once():
     for items in range(8):
         shares = [Ranks(rank, 3).share(items) for rank in range(3)]
         assert [row for share in shares for row in range(items)[share]] == list(range(items))
+
+
+def place(monkeypatch, **words):
+    for name, value in {
+        "TORCHELASTIC_RUN_ID": "test",
+        "RANK": "1",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "2",
+        **words,
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_processes_that_the_profile_does_not_name_are_refused(monkeypatch):
+    place(monkeypatch, WORLD_SIZE="3")
+    with pytest.raises(ConfigurationError, match="started 3 processes, but run.processes_per_model is 2"):
+        joined(2, "cpu").__enter__()
+
+
+def test_a_process_without_a_gpu_of_its_own_is_refused(monkeypatch):
+    place(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigurationError, match="process 2 of this host has no GPU of its own, as there are 1"):
+        joined(2, "cuda").__enter__()
+
+
+def test_a_batch_smaller_than_the_processes_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="run.processes_per_model is 17, but a batch has 16 videos"):
+        run_case("whole", tmp_path, Ranks(0, 17))
+
+
+class Apart(Ranks):
+    """Another process is one step behind."""
+
+    def gather(self, tensor):
+        return torch.stack([tensor, tensor - 1])
+
+
+def test_hosts_that_find_different_checkpoints_are_told_to_share_a_folder(tmp_path):
+    with pytest.raises(IncompleteRun, match="is not the same for all processes; let all hosts use one shared folder"):
+        run_case("whole", tmp_path, Apart())

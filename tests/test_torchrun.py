@@ -16,9 +16,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from replicate import engine
+from replicate import engine, hosts
 from replicate.config import load_profile
-from replicate.errors import DataError, IncompleteRun
+from replicate.errors import ConfigurationError, DataError, IncompleteRun
 from replicate.progress import Event
 from replicate.record import read_json
 from replicate.stages import Graph
@@ -125,6 +125,13 @@ def test_two_hosts_give_the_same_bytes_as_one(one_host, runs):
     assert results(runs / "train" / one_host[0].name) == results(one_host[0])
     assert sorted(bool(output) for output, _ in said) == [False, True], "one process alone says what was done"
     assert "2 jobs ran" in said[0][0] + said[1][0]
+
+
+def test_other_commands_are_not_for_torchrun(tmp_path):
+    job = job_of(TWO)
+    settings = engine.Settings(job.profile, tmp_path, None, ("replicate", "split"))
+    with pytest.raises(ConfigurationError, match="torchrun starts `replicate train` and `replicate time` alone"):
+        hosts.walk([job.inputs["split"]], settings, Told())
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
