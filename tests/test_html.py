@@ -22,6 +22,7 @@ from replicate.report import html
 from replicate.report.html import make_report
 from replicate.report.page_text import plain, rich
 from replicate.report.records import Records
+from replicate.report.render import with_sign
 from replicate.schema import HEADLINE, write_record
 from replicate.studies.schema import AblateRecord, AblateRow, Arm, OverallDifference
 
@@ -195,8 +196,8 @@ def test_table_1_shows_the_records(page, folder, several):
     assert shown["ours"] == f"ours {100 * ours.mean:.1f} (+{100 * gain.difference:.1f}) ±{100 * ours.sd:.2f}"
     assert shown["paper"] == f"paper {paper} (+{paper_gain})"
     against, more = 100 * ours.mean - paper, 100 * gain.difference - paper_gain
-    assert shown["difference"].replace("−", "-") == f"ours - paper {against:+.1f} ({more:+.1f})"
-    low, high = (f"{100 * bound:+.1f}" for bound in gain.interval)
+    assert shown["difference"].replace("−", "-") == f"ours - paper {with_sign(against, 1)} ({with_sign(more, 1)})"
+    low, high = (with_sign(100 * bound, 1) for bound in gain.interval)
     assert shown["increment"] == f"increment +{100 * gain.difference:.1f} [{low}, {high}]"
     assert cell(page, "GAP", "TC-Ens", "1")["paper"].endswith("[a])")  # a misprint, footnoted
     assert cell(page, "MAP@20", "TC-NetV", "2")["paper"] == "paper –"
