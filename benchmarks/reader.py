@@ -83,11 +83,11 @@ READERS: dict[str, Callable[[DatasetSpec, Path], Iterator[Video]]] = {
 }  # fmt: skip
 
 
-def write_random(path: Path) -> None:
-    """Records of YouTube-8M's frame-level format."""
-    tf, spec, generator = tensorflow(), SPECS["yt8m"], np.random.default_rng(0)
+def write_random(path: Path, videos: int = VIDEOS, seed: int = 0) -> None:
+    """Records of YouTube-8M's frame-level format, each with an id of its own under each seed."""
+    tf, spec, generator = tensorflow(), SPECS["yt8m"], np.random.default_rng(seed)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for number in range(VIDEOS):
+        for number in range(seed * videos, (seed + 1) * videos):
             frames = int(generator.integers(SHORTEST, LONGEST + 1))
             labels = np.sort(generator.choice(spec.label_count, 3, replace=False))
             arrays = [generator.integers(0, 256, (frames, each.width), np.uint8) for each in spec.features]

@@ -82,7 +82,7 @@ def test_a_stream_that_is_left_early_leaves_nothing_for_the_next(index, two):
         for _ in range(taken):
             next(feed)
         feed.close()
-    assert content(two, order, 5) == content(RecordSource(index, TWO, 6), order, 5)
+        assert content(two, order, 2) == content(RecordSource(index, TWO, 6), order, 2)
 
 
 def test_a_killed_process_is_a_sentence_and_the_next_stream_has_others(index, two):
