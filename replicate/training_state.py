@@ -105,10 +105,6 @@ class Keeper:
         best = {name: tensor.to(optimiser.compute.device) for name, tensor in groups["best"].items()}
         return state, best, groups.get("begun")
 
-    def remove(self) -> None:
-        """When the training has ended."""
-        self.path.unlink(missing_ok=True)
-
 
 def progress_of(optimiser: Optimiser, loss: torch.Tensor) -> Tensors:
     """What the rest of an epoch depends on beside the model and the optimiser, of every process: its sum of losses
