@@ -172,6 +172,9 @@ def test_ablate_compares_with_its_own_baseline(runs):
     # as_run's column is the grid's cell (5, 4), and the baseline is the grid's; neither is trained again
     trained = {read_json(path)["identity"]["parameters"]["column"] for path in manifests(runs, "train")}
     assert trained == {"tc_rnn", "rnn_attn", "dnn", AGGREGATOR} and len(manifests(runs, "train")) == 5 + 3 + 5
+    again = invoke(runs, "ablate", "--model", "tc_rnn", "--only", "shuffled")
+    table = again[again.index("## Ablations") : again.index("record: ")]
+    assert table in text, "rows that were trained before have left the table"
 
 
 def test_an_unknown_row_is_named():

@@ -81,7 +81,12 @@ def grid(command: Command, model: str, only_plan: bool, scheduler: str | None) -
 
 @click.command()
 @study_options
-@click.option("--only", multiple=True, metavar="ROW", help="A row by its key, e.g. shuffled; may be repeated.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="ROW",
+    help="A row by its key, e.g. shuffled; may be repeated. Rows that were trained before stay in the table.",
+)
 def ablate(command: Command, model: str, only_plan: bool, scheduler: str | None, only: tuple[str, ...]) -> None:
     """Controls and other readings of a coherent column, each beside its own baseline, on the test draws.
 
@@ -89,6 +94,7 @@ def ablate(command: Command, model: str, only_plan: bool, scheduler: str | None,
     replicate ablate --model tc_rnn
     replicate ablate --model tc_netv --only shuffled --only kernel_1 --only box
     """
+    from replicate.engine import pending
     from replicate.studies.ablations import ablate_record, rows
     from replicate.studies.variants import arm_jobs
 
@@ -97,10 +103,15 @@ def ablate(command: Command, model: str, only_plan: bool, scheduler: str | None,
     if unknown:
         keys = ", ".join(row.key for row in known)
         raise ConfigurationError(f"--only {min(unknown)}: there is no such row; {model} has {keys}")
-    chosen = [row for row in known if not only or row.key in only]
     graphs = {
-        row.key: command.variant(row.variant.title, row.variant.assignments) for row in chosen if not row.impossible
+        row.key: command.variant(row.variant.title, row.variant.assignments) for row in known if not row.impossible
     }
+    if only:  # and what is done already stays in the table
+        runs = command.settings.runs
+        graphs = {
+            key: graph for key, graph in graphs.items() if key in only or not pending(arm_jobs(graph, model), runs)
+        }
+    chosen = [row for row in known if not only or row.key in only or row.key in graphs]
     targets = [job for graph in graphs.values() for job in arm_jobs(graph, model)]
     if carry_out(command, targets, only_plan, scheduler):
         record = ablate_record(command.profile, model, chosen, graphs, command.settings.runs)
