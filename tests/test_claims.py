@@ -53,6 +53,19 @@ def shift(folder, column, amount, metrics=HEADLINE, levels=("overall",)):
     edit(folder, f"evaluate-{column}-*.json", change)
 
 
+def test_a_claim_about_a_diverged_training_cannot_be_tested(tmp_path):
+    folder = write_fixture(tmp_path, gain=3)
+    before = judged(folder)
+    ended = {"epoch": 2, "step": 2, "what": "loss or gradient is not finite"}
+    edit(folder, "train-tc_rnn-0.json", lambda record: record.update(status="diverged", diverged_at=ended))
+    after = judged(folder)
+    assert before["gain-rnn-gap"].verdict == SUPPORTED
+    assert after["gain-rnn-gap"].verdict == UNTESTABLE
+    assert after["gain-rnn-gap"].evidence == "Needs TC-RNN, whose training diverged."
+    assert after["gain-netv-gap"] == before["gain-netv-gap"]
+    assert after["size-unchanged"] == before["size-unchanged"]
+
+
 # the registry
 
 

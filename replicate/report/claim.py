@@ -35,7 +35,16 @@ class Claim:
     depends_on_data: bool = True
 
 
-def lacking(records: Records, columns: list[str]) -> str | None:
-    """Why a claim about `columns` cannot be tested on these records; None if it can."""
+def lacking(records: Records, columns: list[str], trained: bool = True) -> str | None:
+    """Why a claim about `columns` cannot be tested on these records; None if it can.
+
+    Args:
+        records: of the run.
+        columns: slugs.
+        trained: the claim speaks of scores or learned weights, which a diverged training does not have.
+    """
     missing = [COLUMNS[slug].title for slug in columns if slug not in records.run.columns]
-    return f"Needs {', '.join(missing)}, which this run has not." if missing else None
+    if missing:
+        return f"Needs {', '.join(missing)}, which this run has not."
+    diverged = [COLUMNS[slug].title for slug in dict.fromkeys(columns) if trained and records.diverged(slug)]
+    return f"Needs {', '.join(diverged)}, whose training diverged." if diverged else None

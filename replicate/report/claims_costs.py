@@ -13,7 +13,7 @@ SAME_SIZE = 0.05  # MB: sizes that differ by less are printed alike with one dec
 
 
 def _needs(records: Records) -> str | None:
-    return lacking(records, [slug for column in MODELS for slug in (COLUMNS[column].baseline, column)])
+    return lacking(records, [slug for column in MODELS for slug in (COLUMNS[column].baseline, column)], trained=False)
 
 
 def _overhead(records: Records) -> Judgement:
@@ -55,7 +55,7 @@ def _size(records: Records) -> Judgement:
 
 def _compact(records: Records) -> Judgement:
     """The Transformer's megabytes and epochs beside the attention RNN's."""
-    reason = lacking(records, ["rnn_attn", "tm"])
+    reason = lacking(records, ["rnn_attn", "tm"], trained=False)
     if reason:
         return untestable(reason)
     pairs = [[records.train.get((slug, seed)) for slug in ("tm", "rnn_attn")] for seed in records.run.seeds]
