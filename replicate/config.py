@@ -55,7 +55,8 @@ class ReadingConfig(Section):
 
     order: Literal["global", "shards"] = "global"  # shards: one after the other, for slow or remote disks
     window: Annotated[int, Field(ge=0, lt=2**31)] = 0  # videos that are mixed with order "shards"; 0: 4,096
-    workers: Annotated[int, Field(ge=0)] = 0  # reading processes of each job; 0: a thread of the job's own
+    # Reading processes of each job, 0: a thread of the job's own; from a remote store, requests at a time, 0: 8.
+    workers: Annotated[int, Field(ge=0)] = 0
 
     @pydantic.field_validator("window")
     @classmethod

@@ -1,7 +1,7 @@
 """Memory for batches that is used again when a batch is gone.
 
-A batch of paper scale is 44 MB. Asked for anew each time, the system maps and clears every page of it, which takes
-longer than reading the records. Whoever holds a batch, or any view of it, holds its memory: it is used again only when
+A batch of paper scale is 44 MB. Asked for anew each time, the system maps and clears every page of it, which can take
+as long as reading the records. Whoever holds a batch, or any view of it, holds its memory: it is used again only when
 nobody does.
 """
 

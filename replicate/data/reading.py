@@ -46,8 +46,10 @@ def source_of(
         allocate: memory that batches are given in; by default memory that is used again.
     """
     far = isinstance(index.root, RemotePath)
-    records = RemoteRecords(index, spec, frame_limit, reader, workers, window) if far else None
-    records = records or RecordSource(index, spec, frame_limit, reader)
+    if far:
+        records: RecordSource = RemoteRecords(index, spec, frame_limit, reader, workers, window)
+    else:
+        records = RecordSource(index, spec, frame_limit, reader)
     if allocate:
         records.allocate = allocate
     source: Source = records

@@ -2,7 +2,7 @@
 
 Reading a video is copying and checksums, which need no interpreter, and some hundred steps of Python, which hold it: a
 thread takes those from the training, which itself is Python that launches work on a GPU (measured by
-`python -m benchmarks.reader`). Batch number b is read by process b mod N, straight into memory that both processes
+`python -m benchmarks.reading`). Batch number b is read by process b mod N, straight into memory that both processes
 share; only its place and the videos' lengths travel through a pipe.
 """
 
