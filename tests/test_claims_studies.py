@@ -97,7 +97,7 @@ def test_a_grid_without_the_papers_cell_or_of_another_profile(tmp_path):
 def ablation(folder, gains, half=0.002):
     """Rows by key, each with one gain for all metrics."""
     rows = [
-        {"key": key, "title": key, "about": "", "assignments": [], "both": False, "reason": None, "arm": {
+        {"key": key, "title": key, "about": "why", "assignments": [], "both": False, "reason": None, "arm": {
             "scores": dict.fromkeys(HEADLINE, 0.4 + gain), "baseline_scores": dict.fromkeys(HEADLINE, 0.4),
             "differences": [
                 {"metric": metric, "difference": gain, "interval": [gain - half, gain + half], "p": 0.5, "reason": None}
@@ -157,3 +157,11 @@ def test_figures_of_studies_name_the_baseline_and_what_marks_mean(tmp_path):
     assert "Dashed: the paper's choice, 5 x 4. Controls: kernel sizes that the paper's grid lacks." in heat.caption
     assert {axes.get_xlabel() for axes in forest.figure.axes} == {"percentage points over RNN-Attn"}
     assert [text.get_text() for text in forest.figure.legends[0].get_texts()] == ["the layer alone changes"]
+
+
+def test_rows_that_change_nothing_say_so(tmp_path):
+    folder = write_fixture(tmp_path)
+    ablation(folder, {"as_run": 0.01, "quarter": 0.02, "exact": 0.010000001})
+    page = studies.make_study_table(folder / "records" / "ablate-tc_rnn.json")[0].read_text(encoding="utf-8")
+    assert page.count("to six decimals") == 1
+    assert "'exact' scores as 'as_run' to six decimals: what it changes had no effect." in page

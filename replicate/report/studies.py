@@ -171,7 +171,8 @@ def _ablate(record: AblateRecord) -> tuple[str, tuple]:
     ]
     text = _page(
         [
-            _header(record, "Ablations"), markdown(headers, rows, ["left", *["right"] * (len(headers) - 1)]), *notes,
+            _header(record, "Ablations"), markdown(headers, rows, ["left", *["right"] * (len(headers) - 1)]),
+            *notes, *alike(record),
             markdown_plain(["row", "fields", "what it tells"], about),
         ]
     )  # fmt: skip
@@ -187,6 +188,22 @@ def ablate_row(row: AblateRow) -> list[str]:
     status = " (diverged)" if "diverged" in (*arm.status, *arm.baseline_status) else ""
     scores = [percent(arm.scores["GAP"]), percent(arm.baseline_scores["GAP"])]
     return [name + status, *scores, *(_gain(each) for each in arm.differences)]
+
+
+def alike(record: AblateRecord) -> list[str]:
+    """A sentence for every row whose column scores as an earlier row's to six decimals, that is to rounding."""
+    titles: dict[tuple, str] = {}
+    sentences = []
+    for row in record.rows:
+        if row.arm is None or "diverged" in row.arm.status:
+            continue
+        scores = tuple(
+            None if each is None else round(each, 6) for each in (*row.arm.scores.values(), *row.arm.tune_gap)
+        )
+        first = titles.setdefault(scores, row.title)
+        if first != row.title:
+            sentences.append(f"'{row.title}' scores as '{first}' to six decimals: what it changes had no effect.")
+    return sentences
 
 
 def _gain(found: OverallDifference) -> str:
