@@ -121,6 +121,13 @@ def test_a_gain_that_survives_shuffling_is_no_gain_of_order(tmp_path, shuffled, 
     assert f"TC-RNN: GAP +1.00 as run, {100 * shuffled:+.2f} shuffled." in found.evidence
 
 
+def test_without_a_gain_there_is_none_to_explain(tmp_path):
+    folder = write_fixture(tmp_path)
+    ablation(folder, {"as_run": 0.001, "shuffled": 0.03})
+    found = judged(folder)[ORDER]
+    assert found.verdict == UNTESTABLE and found.evidence == "No increment of TC-RNN in GAP or MAP lies above 0."
+
+
 @pytest.mark.parametrize(("quarter", "verdict"), [(0.03, SUPPORTED), (0.011, INCONCLUSIVE), (-0.03, REFUTED)])
 def test_small_training_sets_by_the_row_that_has_a_quarter(tmp_path, quarter, verdict):
     folder = write_fixture(tmp_path)

@@ -5,7 +5,7 @@ Each reads the studies' records where they lie beside the run's, and else says w
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import stats
@@ -126,24 +126,37 @@ def _small_sets(records: Records) -> Judgement:
         records,
         FEWER,
         "as_run",
+        lambda arms, metric: True,
         "One run has one training-set size; {command} trains the column and its baseline with a quarter of the "
         "videos, and this row then compares the increments.",
     )
 
 
 def _needs_order(records: Records) -> Judgement:
-    """The increment with frames in order minus the one with every video's frames shuffled."""
+    """The increment with frames in order minus the one with every video's frames shuffled, where there is one."""
     return _rows_apart(
         records,
         "as_run",
         SHUFFLED,
+        _has_gain,
         "One run has frames in one order; {command} trains the column and its baseline on shuffled frames, and this "
         "row then says what of the increment needs their order.",
     )
 
 
-def _rows_apart(records: Records, one: str, other: str, remedy: str) -> Judgement:
-    """The increments in GAP and MAP of one row of the ablation minus those of another, for every ablated column."""
+def _has_gain(arms: dict[str, Arm], metric: str) -> bool:
+    """Whether the increment as run lies above 0: what is no gain comes from nothing."""
+    return any(
+        each.metric == metric and each.interval is not None and each.interval[0] > 0
+        for each in arms["as_run"].differences
+    )
+
+
+def _rows_apart(
+    records: Records, one: str, other: str, applies: Callable[[dict[str, Arm], str], bool], remedy: str
+) -> Judgement:
+    """The increments in GAP and MAP of one row of the ablation minus those of another, for every ablated column and
+    metric that the claim applies to."""
     studies = {column: study for column in COHERENT if (study := records.study("ablate", column))}
     arms = {column: _arms(study) for column, study in studies.items()}
     arms = {column: found for column, found in arms.items() if {one, other} <= found.keys()}
@@ -151,7 +164,9 @@ def _rows_apart(records: Records, one: str, other: str, remedy: str) -> Judgemen
         keys = " ".join(f"--only {key}" for key in sorted({one, other}))
         command = f"`replicate ablate --profile {records.run.profile} --model tc_rnn {keys}`"
         return untestable(remedy.format(command=command))
-    wanted = [(column, metric) for column in arms for metric in ("GAP", "MAP")]
+    wanted = [(column, metric) for column in arms for metric in ("GAP", "MAP") if applies(arms[column], metric)]
+    if not wanted:
+        return untestable(f"No increment of {_titles(list(arms))} in GAP or MAP lies above 0.")
     parts = [
         Part(f"{COLUMNS[column].title}, {metric}", estimate)
         for column, metric in wanted
@@ -159,21 +174,21 @@ def _rows_apart(records: Records, one: str, other: str, remedy: str) -> Judgemen
     ]
     if not parts:
         return untestable("An increment that it needs is undefined in the ablation.")
-    remarks = [_both_increments(column, found, one, other) for column, found in arms.items()]
+    remarks = [_both_increments(column, arms[column], metric, one, other) for column, metric in wanted]
     missing = [column for column in COHERENT if column not in arms]
     remarks += [f"No such rows of {_titles(missing)}."] * bool(missing)
     return judge_parts(parts, " ".join([*remarks, *_other_configuration(records, [studies[each] for each in arms])]))
 
 
-def _both_increments(column: str, arms: dict[str, Arm], one: str, other: str) -> str:
+def _both_increments(column: str, arms: dict[str, Arm], metric: str, one: str, other: str) -> str:
     """'TC-RNN: GAP +1.16 as run, +1.65 shuffled.'"""
     found = [
         f"{100 * each.difference:+.2f} {key.replace('_', ' ')}"
         for key in (one, other)
         for each in arms[key].differences
-        if each.metric == "GAP" and each.difference is not None
+        if each.metric == metric and each.difference is not None
     ]
-    return f"{COLUMNS[column].title}: GAP {', '.join(found)}." if found else ""
+    return f"{COLUMNS[column].title}: {metric} {', '.join(found)}."
 
 
 def _arms(study: AblateRecord) -> dict[str, Arm]:
@@ -257,7 +272,7 @@ CLAIMS = [
         "frames).",
         section="1",
         statistic="increment in GAP and in MAP as run minus the one with every video's frames shuffled, in training "
-        "and test, of every column that was ablated",
+        "and test, of every column that was ablated, where the increment as run lies above 0",
         rule=EVERY_RULE,
         unit="points",
         judge=_needs_order,
