@@ -33,7 +33,6 @@ import numpy as np
 import psutil
 from tabulate import tabulate
 
-from replicate.config import load_profile
 from replicate.data import label_sets
 from replicate.data.index import Index, build_index, find_shards
 from replicate.data.labels import LabelStore
@@ -43,6 +42,7 @@ from replicate.data.spec import SPECS
 from replicate.data.splits import Split, make_split
 from replicate.data.tfrecord import frame
 from replicate.data.verify import verify
+from replicate.profile_files import load_profile
 from replicate.record import file_digest
 from replicate.taxonomy.tree import load_yt8m
 

@@ -43,13 +43,14 @@ from replicate.benchmark_records import (
 )
 from replicate.columns import AGGREGATOR, COLUMNS
 from replicate.compute import Compute
-from replicate.config import Profile, load_profile
+from replicate.config import Profile
 from replicate.data.batches import Batch
 from replicate.data.spec import SPECS
 from replicate.errors import ReplicateError
 from replicate.hardware import accounting
 from replicate.manifest import code_version, package_versions
 from replicate.model_sizes import node_count
+from replicate.profile_files import load_profile
 from replicate.schema import write_record
 from replicate.stages import flatten
 from replicate.steps import compute_of

@@ -1,17 +1,12 @@
-"""A profile: every choice of a run, typed, named and validated. Profiles are TOML files that may extend one another."""
+"""A profile: every choice of a run, typed, named and validated. How files become profiles: profile_files.py."""
 
-import difflib
-import tomllib
-from collections.abc import Iterable
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
 
 from replicate.columns import COLUMNS
-from replicate.errors import ConfigurationError
+from replicate.errors import did_you_mean
 from replicate.presets import PRESETS
 
 Count = Annotated[int, Field(ge=1)]
@@ -273,7 +268,7 @@ class RunConfig(Section):
         known = [*COLUMNS, *own]
         for slug in columns:
             if slug not in known:
-                hint = _did_you_mean(slug, known)
+                hint = did_you_mean(slug, known)
                 raise ValueError(f"there is no column {slug!r}{hint}; known: {', '.join(known)}")
         return tuple(dict.fromkeys((*columns, *own)))
 
@@ -313,124 +308,3 @@ class Profile(Section):
     timing: TimingConfig = TimingConfig()
     run: RunConfig = RunConfig()
     slurm: SlurmConfig = SlurmConfig()
-
-
-def profile_names() -> list[str]:
-    """Names of the profiles that come with the package."""
-    folder = resources.files("replicate") / "profiles"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-
-
-def load_profile(name: str, assignments: tuple[str, ...] = ()) -> Profile:
-    """Load a profile by name or path, apply `key=value` assignments in order, validate.
-
-    Raises:
-        ConfigurationError: unknown profile or key (with the nearest known name), wrong value, a cycle of `extends`.
-    """
-    source, values = _read_with_parents(name, ())
-    for assignment in assignments:
-        _assign(values, assignment)
-    values.setdefault("name", Path(source).stem)
-    try:
-        return Profile.model_validate(values)
-    except pydantic.ValidationError as error:
-        raise ConfigurationError(_explain(error, source)) from None
-
-
-def with_changes(profile: Profile, assignments: Iterable[str]) -> Profile:
-    """The profile with `key=value` assignments applied, validated anew.
-
-    Raises:
-        ConfigurationError: as load_profile.
-    """
-    values = profile.model_dump(mode="json")
-    for assignment in assignments:
-        _assign(values, assignment)
-    try:
-        return Profile.model_validate(values)
-    except pydantic.ValidationError as error:
-        raise ConfigurationError(_explain(error, profile.name)) from None
-
-
-def _read_with_parents(name: str, children: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
-    source, text = _profile_text(name)
-    if source in children:
-        chain = " -> ".join((*children, source))
-        raise ConfigurationError(f"profile {source}: 'extends' leads back to itself ({chain}); remove one 'extends'")
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"profile {source} is not valid TOML: {error}") from None
-    parent = values.pop("extends", None)
-    if parent is None:
-        return source, values
-    if not isinstance(parent, str):
-        raise ConfigurationError(f"profile {source}: 'extends' must be one profile's name, not {parent!r}")
-    _, inherited = _read_with_parents(parent, (*children, source))
-    return source, _merge(inherited, values)
-
-
-def _profile_text(name: str) -> tuple[str, str]:
-    if name.endswith(".toml"):
-        try:
-            return name, Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"profile {name} cannot be read: {error}") from None
-    if name not in profile_names():
-        known = ", ".join(profile_names())
-        hint = _did_you_mean(name, profile_names())
-        raise ConfigurationError(f"there is no profile {name!r}{hint}; known: {known}, or the path of a .toml file")
-    return name, (resources.files("replicate") / "profiles" / f"{name}.toml").read_text(encoding="utf-8")
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _assign(values: dict[str, Any], assignment: str) -> None:
-    key, equals, text = assignment.partition("=")
-    path = key.strip().split(".")
-    if not equals or not all(path):
-        raise ConfigurationError(f"--set {assignment!r} is not of the form section.key=value, e.g. training.epochs=3")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()  # a bare word is a string, so that quoting is needed only where TOML needs it
-    table = values
-    for part in path[:-1]:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            raise ConfigurationError(f"--set {assignment!r}: {part!r} is a value, not a section")
-    table[path[-1]] = value
-
-
-def _explain(error: pydantic.ValidationError, source: str) -> str:
-    sentences = []
-    for problem in error.errors():
-        path = [part for part in problem["loc"] if isinstance(part, str)]
-        key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            sentences.append(f"unknown key {key!r}{_did_you_mean(key, _keys_beside(path))}")
-        else:
-            sentences.append(f"{key} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")
-    return f"profile {source}: " + "; ".join(dict.fromkeys(sentences))
-
-
-def _keys_beside(path: list[str]) -> list[str]:
-    model: type[pydantic.BaseModel] = Profile
-    for part in path[:-1]:
-        annotation = model.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)):
-            return []
-        model = annotation
-    prefix = ".".join(path[:-1])
-    return [f"{prefix}.{name}" if prefix else name for name in model.model_fields]
-
-
-def _did_you_mean(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""

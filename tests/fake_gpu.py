@@ -3,7 +3,7 @@
 import dataclasses
 
 from replicate import steps
-from replicate.config import with_changes
+from replicate.profile_files import with_changes
 
 
 def dask_setup(_worker):

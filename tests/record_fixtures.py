@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from replicate.columns import AGGREGATOR, COLUMNS, pairs
-from replicate.config import load_profile
+from replicate.profile_files import load_profile
 from replicate.schema import (
     HEADLINE,
     LEVELS,

@@ -7,12 +7,12 @@ import tarfile
 
 import pytest
 
-from replicate.config import load_profile
 from replicate.data import archive, messages
 from replicate.data.download import download_audioset
 from replicate.data.index import find_shards
 from replicate.data.tfrecord import frame, iterate_records
 from replicate.errors import DataError
+from replicate.profile_files import load_profile
 from replicate.progress import PlainLines
 from tests.http_faults import Fault, FaultyServer, File, Hasty
 

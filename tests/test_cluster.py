@@ -12,8 +12,8 @@ import pytest
 
 from replicate.cli.worker import worker as worker_verb
 from replicate.cluster import environment, expectation, gpus, jobs, local, walking, worker
-from replicate.config import load_profile
 from replicate.errors import ConfigurationError, IncompleteRun
+from replicate.profile_files import load_profile
 from replicate.stages import Graph, in_order
 from tests.fake_nvml import FakeGpu, FakeNvml
 

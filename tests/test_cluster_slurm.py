@@ -12,8 +12,8 @@ import pytest
 
 from replicate import engine, manifest
 from replicate.cluster import slurm, walking
-from replicate.config import load_profile
 from replicate.errors import ConfigurationError, IncompleteRun
+from replicate.profile_files import load_profile
 from replicate.progress import PlainLines
 from replicate.stages import Graph
 from tests import fake_slurm

@@ -11,13 +11,14 @@ import tc
 from replicate import models
 from replicate.coherence import LabelPriorModel, OnDirections, take_penalty
 from replicate.compute import Compute
-from replicate.config import CoherenceConfig, ModelConfig, load_profile
+from replicate.config import CoherenceConfig, ModelConfig
 from replicate.data.batches import batches
 from replicate.data.spec import Feature
 from replicate.data.views import ChosenModalities, ShuffledFrames, frame_order
 from replicate.errors import ConfigurationError
 from replicate.optimise import Optimiser
 from replicate.preprocess import prepare
+from replicate.profile_files import load_profile
 from replicate.train import train
 
 SIZES = ModelConfig(

@@ -21,13 +21,14 @@ import baselines
 from replicate import engine, models
 from replicate.columns import AGGREGATOR, COLUMNS
 from replicate.compute import Compute
-from replicate.config import CoherenceConfig, ModelConfig, load_profile
+from replicate.config import CoherenceConfig, ModelConfig
 from replicate.data.batches import ArraySource, Batch
 from replicate.data.spec import Feature
 from replicate.ensembles import mean_probability
 from replicate.errors import ConfigurationError
 from replicate.optimise import Optimiser
 from replicate.predict import aggregate, infer
+from replicate.profile_files import load_profile
 from replicate.progress import PlainLines
 from replicate.record import read_json
 from replicate.scores import open_scores, write_ensemble

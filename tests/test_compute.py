@@ -12,10 +12,10 @@ from toy_corpus import SPEC, corpus, split
 
 from replicate import train as module
 from replicate.compute import WORKSPACE, Compute
-from replicate.config import load_profile
 from replicate.data.batches import batches
 from replicate.errors import ConfigurationError
 from replicate.optimise import Optimiser
+from replicate.profile_files import load_profile
 from replicate.train import WEIGHTS
 
 HALF = Compute(precision="float16")

@@ -2,8 +2,9 @@
 
 import pytest
 
-from replicate.config import Profile, load_profile, profile_names
+from replicate.config import Profile
 from replicate.errors import ConfigurationError
+from replicate.profile_files import load_profile, profile_names
 
 
 @pytest.mark.parametrize("name", profile_names())

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from replicate import speed
 from replicate.cli.doctor import as_text
 from replicate.cli.doctor import doctor as verb
-from replicate.config import load_profile
 from replicate.hardware import doctor
+from replicate.profile_files import load_profile
 
 PAPER = load_profile("paper")
 SMOKE = load_profile("smoke")

@@ -10,7 +10,6 @@ from click.testing import CliRunner
 
 from replicate.cli import download as cli_download
 from replicate.cli.data import data as data_verbs
-from replicate.config import load_profile, profile_names
 from replicate.data import download, parallel_transfer
 from replicate.data.download import OFFICIAL, download_yt8m, read_plan, sample
 from replicate.data.index import find_shards
@@ -18,6 +17,7 @@ from replicate.data.parallel_transfer import LEDGER
 from replicate.data.transfer import DiskFullError
 from replicate.data.web import BrokenTransferError, ChangedUpstreamError, UnavailableError
 from replicate.errors import ConfigurationError, DataError, IncompleteRun
+from replicate.profile_files import load_profile, profile_names
 from replicate.progress import PlainLines
 from tests.http_faults import Fault, FaultyServer, File, Hasty
 

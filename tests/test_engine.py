@@ -11,8 +11,8 @@ import time
 import pytest
 
 from replicate import engine, manifest, steps
-from replicate.config import load_profile
 from replicate.errors import ConfigurationError, DataError, IncompleteRun
+from replicate.profile_files import load_profile
 from replicate.progress import PlainLines
 from replicate.record import write_text
 from replicate.stages import Graph

@@ -8,9 +8,9 @@ import pytest
 from scipy.optimize import minimize
 
 from replicate import engine
-from replicate.config import load_profile
 from replicate.ensembles import mean_logit, mean_probability, tuned_weights
 from replicate.errors import DataError
+from replicate.profile_files import load_profile
 from replicate.progress import PlainLines
 from replicate.record import read_json
 from replicate.scores import open_scores, write_ensemble

@@ -11,9 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from replicate import models
 from replicate.columns import AGGREGATOR, COLUMNS
-from replicate.config import CoherenceConfig, ModelConfig, Profile, load_profile
+from replicate.config import CoherenceConfig, ModelConfig, Profile
 from replicate.errors import ConfigurationError
 from replicate.model_sizes import listing, node_count, parameter_counts, sizes
+from replicate.profile_files import load_profile
 
 # Facts, section D: parameters of each preset, found there by search over sizes, and the unit in which they fit.
 COUNTS = {

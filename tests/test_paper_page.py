@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from record_fixtures import write_fixture
 
-from replicate.config import load_profile
 from replicate.errors import ConfigurationError
+from replicate.profile_files import load_profile
 from replicate.report import pages, paper_page
 from replicate.report.claims import judge, registry
 from replicate.stages import flatten

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from replicate import benchmark_records, plan, speed
 from replicate.cli.main import group
 from replicate.columns import AGGREGATOR
-from replicate.config import load_profile
+from replicate.profile_files import load_profile
 from replicate.record import read_json, write_json
 from replicate.speed import Speeds
 from replicate.stages import Graph, flatten

@@ -15,9 +15,9 @@ from test_remote import Server
 
 from replicate import preprocess
 from replicate.cli import main as cli
-from replicate.config import load_profile
 from replicate.data.spec import SPECS
 from replicate.errors import ConfigurationError
+from replicate.profile_files import load_profile
 from replicate.stages import Graph
 
 VIDEOS = 60

@@ -16,9 +16,9 @@ from benchmarks.training_steps import Group, groups, random_batch
 from replicate import models
 from replicate.benchmark_records import BenchmarkRecord, Ceilings, Work, file_name
 from replicate.compute import Compute
-from replicate.config import load_profile
 from replicate.data.spec import SPECS
 from replicate.optimise import Optimiser
+from replicate.profile_files import load_profile
 from replicate.record import read_json
 from replicate.speed import Speeds
 

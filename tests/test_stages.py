@@ -2,7 +2,7 @@
 
 import pytest
 
-from replicate.config import load_profile
+from replicate.profile_files import load_profile
 from replicate.stages import ARITHMETIC_FIELDS, NOT_IN_KEYS, STAGES, Graph, flatten, in_order
 
 

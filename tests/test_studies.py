@@ -12,8 +12,8 @@ from replicate.cli.command import resolve
 from replicate.cli.main import group
 from replicate.collect import collect
 from replicate.columns import AGGREGATOR
-from replicate.config import load_profile, with_changes
 from replicate.errors import ConfigurationError
+from replicate.profile_files import load_profile, with_changes
 from replicate.record import read_json, write_json
 from replicate.report.studies import make_study
 from replicate.schema import HEADLINE, read_record

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from replicate.config import load_profile
 from replicate.errors import DataError
+from replicate.profile_files import load_profile
 from replicate.steps import run_taxonomy
 from replicate.taxonomy import build as taxonomy_build
 from replicate.taxonomy.build import build, decide, label_map, read_adjudication, read_names, read_votes, settle

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from replicate import engine, hosts
-from replicate.config import load_profile
 from replicate.errors import ConfigurationError, DataError, IncompleteRun
+from replicate.profile_files import load_profile
 from replicate.progress import Event
 from replicate.record import read_json
 from replicate.stages import Graph

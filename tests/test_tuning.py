@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from replicate.cli.main import group
-from replicate.config import load_profile
+from replicate.profile_files import load_profile
 from replicate.record import read_json
 from replicate.studies.tuning import Trial, trials, tuning_record, tuning_text
 

@@ -58,8 +58,8 @@ def _gain_cells(records: Records) -> list[Cell]:
 
 def _size_cells() -> list[Cell]:
     """Megabytes of the models at the paper's sizes, which need no run, beside Table 2 as rounded there."""
-    from replicate.config import load_profile
     from replicate.model_sizes import sizes
+    from replicate.profile_files import load_profile
 
     printed, cells = table2(), []
     for size in sizes(load_profile("paper")):

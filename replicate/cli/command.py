@@ -12,9 +12,10 @@ import click
 
 from replicate import engine, hosts, progress
 from replicate.columns import COLUMNS, with_needs
-from replicate.config import Profile, load_profile, profile_names, with_changes
+from replicate.config import Profile
 from replicate.data.remote import RemotePath
 from replicate.errors import ConfigurationError
+from replicate.profile_files import load_profile, profile_names, with_changes
 from replicate.stages import Graph, Job
 from replicate.torchrun import started_by_torchrun
 

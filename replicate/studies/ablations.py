@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from replicate.columns import COLUMNS
-from replicate.config import Profile, load_profile
+from replicate.config import Profile
+from replicate.profile_files import load_profile
 from replicate.stages import Graph
 from replicate.steps import specification
 from replicate.studies.schema import AblateRecord, AblateRow
