@@ -48,7 +48,7 @@ class Result:
 
 def registry() -> list[Claim]:
     """All claims, in the order of the card."""
-    groups = (claims_gains, claims_levels, claims_studies, claims_training, claims_costs, claims_mathematics)
+    groups = (claims_gains, claims_studies, claims_levels, claims_training, claims_costs, claims_mathematics)
     return [claim for group in groups for claim in group.CLAIMS]
 
 
