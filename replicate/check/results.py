@@ -29,7 +29,7 @@ from replicate.stages import flatten
 
 DEFAULT_RERUN, DEFAULT_SEEDS = 0.01, 0.03  # half-widths where nothing was measured; fractions
 FLOOR = 1e-3  # of a measured half-width: processors differ by more than reruns on one of them show
-RERUN_FACTOR = 3.0  # times the largest difference between a run and its reruns, over the cells of a kind
+RERUN_FACTOR = 3.0  # times the largest difference between a run and its reruns, over the cells of a group
 SEED_FACTOR = 4.5  # times the pooled standard deviation over seeds
 # Fields of a profile that may differ from the reference's and leave the results comparable; seeds choose the band.
 FREE = ("name", "title", "dataset.reader", "training.seeds", "timing", "tuning", "grid", "slurm", "run")
@@ -49,6 +49,11 @@ class Place(pydantic.BaseModel):
     level: Level
 
     @property
+    def group(self) -> str:
+        """Places that share a band, whatever their column: 'score GAP overall'. One metric moves more than another."""
+        return f"{self.kind} {self.metric} {self.level}"
+
+    @property
     def name(self) -> str:
         """For people: 'TC-RNN GAP overall', 'TC-RNN increment of GAP overall'."""
         middle = " increment of " if self.kind == "increment" else " "
@@ -61,7 +66,7 @@ class Reference(pydantic.BaseModel):
     Attributes:
         profile, data: whose results; "synthetic" or "real".
         values: by place's name and seed (a string, as JSON has it).
-        half_widths: by kind and then "rerun" or "seeds"; `measured` says from how many reruns and seeds.
+        half_widths: by group of places and then "rerun" or "seeds"; `measured` says from how many reruns and seeds.
         configuration: the profile's fields that results depend on.
         arithmetic: device, precision, TF32; on others, even the same seed is held against the band of other seeds.
         data_identity: digest of names and contents of real shards, of skipped records and of node names.
@@ -75,7 +80,7 @@ class Reference(pydantic.BaseModel):
     profile: str
     data: str
     values: dict[str, dict[str, float]]
-    half_widths: dict[Kind, dict[Literal["rerun", "seeds"], float]]
+    half_widths: dict[str, dict[Literal["rerun", "seeds"], float]]
     measured: dict[str, int]
     configuration: dict[str, Any]
     arithmetic: dict[str, Any]
@@ -211,7 +216,7 @@ def _cell(reference: Reference, records: Records, place: Place, seed: int, same_
         centre, band = values[str(seed)], "rerun"
     else:
         centre, band = float(np.mean(list(values.values()))), "seeds"
-    half = reference.half_widths[place.kind][band]
+    half = reference.half_widths[place.group][band]
     reason = f"{abs(found - centre):.4g} from the reference's {centre:.4f}, more than {band} differ by ({half:.4g})"
     return within("results", name, found, centre - half, centre + half, reason)
 
@@ -252,7 +257,10 @@ def update_results(path: Path, records: Records, reruns: Sequence[Records], reas
         profile=records.run.profile,
         data=records.run.data,
         values=values,
-        half_widths={kind: _half_widths(kind, places, values, records, reruns) for kind in ("score", "increment")},
+        half_widths={
+            group: _half_widths([place for place in places if place.group == group], values, records, reruns)
+            for group in dict.fromkeys(place.group for place in places)
+        },
         measured={"reruns": len(reruns), "seeds": len(records.run.seeds)},
         configuration=results_configuration(records),
         arithmetic=_arithmetic(records.run.configuration),
@@ -274,13 +282,11 @@ def _values(records: Records, place: Place) -> dict[str, float]:
 
 
 def _half_widths(
-    kind: Kind,
-    places: Sequence[Place],
+    own: Sequence[Place],
     values: dict[str, dict[str, float]],
     records: Records,
     reruns: Sequence[Records],
 ) -> dict[str, float]:
-    own = [place for place in places if place.kind == kind]
     apart = [
         abs(again - values[place.name][str(seed)])
         for place in own
@@ -291,10 +297,10 @@ def _half_widths(
     spreads = [np.var(list(values[place.name].values()), ddof=1) for place in own if len(records.run.seeds) > 1]
     rerun = max(FLOOR, RERUN_FACTOR * max(apart)) if apart else DEFAULT_RERUN
     if not spreads:
-        return {"rerun": rerun, "seeds": DEFAULT_SEEDS}
+        return {"rerun": rerun, "seeds": max(rerun, DEFAULT_SEEDS)}
     # a new seed differs from the mean of S seeds by the spread of both
     spread = math.sqrt(np.mean(spreads) * (1 + 1 / len(records.run.seeds)))
-    return {"rerun": rerun, "seeds": max(rerun, FLOOR, SEED_FACTOR * spread)}
+    return {"rerun": rerun, "seeds": max(rerun, SEED_FACTOR * spread)}
 
 
 def _provenance(role: str, records: Records) -> dict[str, Any]:

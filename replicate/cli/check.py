@@ -133,8 +133,8 @@ def _update(
         again = [Records.open(Path(folder)) for folder in reruns]
         reference = update_results(_reference(command, golden), records, again, reason)
         widths = ", ".join(
-            f"{kind} {band} +-{width:.4f}"
-            for kind, each in reference.half_widths.items()
+            f"{group} {band} +-{width:.4f}"
+            for group, each in reference.half_widths.items()
             for band, width in each.items()
         )
         written.append(f"results: {_reference(command, golden)} ({len(reference.places)} cells; half-widths {widths})")
