@@ -226,7 +226,6 @@ def test_an_interrupted_command_leaves_no_worker_at_its_job(machines, tmp_path):
     command = [sys.executable, "-m", "replicate.cli.main", *words, "--out", tmp_path / "runs", "--scheduler", machines]
     process = subprocess.Popen(
         list(map(str, command)), stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert any("start  synthesize" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)

@@ -78,7 +78,6 @@ def test_an_interrupted_command_cancels_jobs_that_never_started(tmp_path, monkey
     words = ["table1", "--model", "rnn", "--profile", "tiny", "--out", str(tmp_path / "runs"), "--slurm"]
     process = subprocess.Popen(
         [sys.executable, "-m", "replicate.cli.main", *words], stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while len(fake_slurm.jobs(tmp_path / "slurm")) < 4:

@@ -170,8 +170,6 @@ def start(tmp_path, assignment):
     return subprocess.Popen(
         [sys.executable, "-c", f"if __name__ == '__main__':\n  exec({DASK!r})", str(tmp_path / "runs"), assignment],
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        # A shell starts what it puts into the background with SIGINT ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
