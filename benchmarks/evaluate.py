@@ -7,17 +7,16 @@ rank within a level, scores that rank most positives high. Compilation is not ti
 set while `evaluate` runs, over what stood before scores and labels were made; so it contains them.
 """
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import click
 import numpy as np
-import psutil
 from sklearn.metrics import average_precision_score
 
 from replicate.evaluate import metrics
+from replicate.hardware.meters import ProcessMeter
 
 NODES_PER_LEVEL = (18, 159, 254, 209)  # proportions of the 640 nodes
 POSITIVES_PER_LEVEL = (1.2, 1.4, 1.0, 0.5)  # per video
@@ -48,26 +47,6 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     begin = time.perf_counter()
     result = work()
     return time.perf_counter() - begin, result
-
-
-class PeakMemory:
-    """The largest resident set of this process while the block runs, sampled every 2 ms."""
-
-    def __enter__(self) -> "PeakMemory":
-        self.bytes, self._done = 0, threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        process = psutil.Process()
-        while not self._done.is_set():
-            self.bytes = max(self.bytes, process.memory_info().rss)
-            self._done.wait(0.002)
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
 
 
 def scikit_learn_map(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -101,9 +80,9 @@ def video_by_video(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 def main(videos: int, nodes: int, threads: int) -> None:
     """Print seconds, ratios and peak memory of the evaluation of one column."""
     metrics.evaluate(*make_example(64, nodes), threads=threads)
-    before = psutil.Process().memory_info().rss
+    memory = ProcessMeter()
     scores, labels, levels = make_example(videos, nodes)
-    with PeakMemory() as peak:
+    with memory:
         ours, result = timed(lambda: metrics.evaluate(scores, labels, levels, threads=threads))
     overall = result.values[metrics.OVERALL]
     learn, learn_map = timed(lambda: scikit_learn_map(scores, labels))
@@ -118,7 +97,9 @@ def main(videos: int, nodes: int, threads: int) -> None:
     click.echo(f"{'ours: 7 metrics x (overall, 4 levels)':52}{ours:9.2f}{1:8.1f}")
     click.echo(f"{'scikit-learn: uncapped MAP, overall':52}{learn:9.2f}{learn / ours:8.1f}  {map_gap:.0e}")
     click.echo(f"{'loop over videos: GAP, PERR, Hit@1 x (overall, 4)':52}{loop:9.2f}{loop / ours:8.1f}  {loop_gap:.0e}")
-    click.echo(f"peak memory: {(peak.bytes - before) / scores.nbytes:.2f} times the score matrix, which is in it")
+    click.echo(
+        f"peak memory: {(memory.peak - memory.before) / scores.nbytes:.2f} times the score matrix, which is in it"
+    )
 
 
 if __name__ == "__main__":

@@ -70,9 +70,8 @@ class PeakMemory:
             size = this.memory_info().rss
             for child in this.children():
                 try:
-                    size += (
-                        0 if child.cmdline() == own else child.memory_info().rss
-                    )  # a fork of this one, not yet itself
+                    if child.cmdline() != own:  # else a fork of this one that is not yet a process of its own
+                        size += child.memory_info().rss
                 except psutil.Error:  # it has just ended
                     continue
             self.bytes = max(self.bytes, size)

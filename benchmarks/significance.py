@@ -21,12 +21,13 @@ import click
 import numpy as np
 import psutil
 
-from benchmarks.evaluate import BLOCK, PeakMemory, make_example
+from benchmarks.evaluate import BLOCK, make_example
 from replicate.evaluate import statistics
 from replicate.evaluate.bootstrap import deviations, weight_vectors
 from replicate.evaluate.draws import Draws, SparseLabels
 from replicate.evaluate.influence import CELLS, GROUPS, measure_column
 from replicate.evaluate.protocol import load_protocol
+from replicate.hardware.meters import ProcessMeter
 
 PAIRS = 4
 Column = tuple[np.ndarray, np.ndarray]  # values (cells,) and influence values (cells, videos) of a column
@@ -74,9 +75,9 @@ class Clock:
     def run(self, name, work):
         """The result of `work`, its time added under `name`."""
         begin, processors = time.perf_counter(), time.process_time()
-        with PeakMemory() as memory:
+        with ProcessMeter() as memory:
             result = work()
-        self.peak = max(self.peak, memory.bytes)
+        self.peak = max(self.peak, memory.peak)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
         self.of_processors[name] = self.of_processors.get(name, 0.0) + time.process_time() - processors
         return result

@@ -62,13 +62,7 @@ def time_training(
     ranks = ranks or Ranks()
     compute = dataclasses.replace(compute or Compute(), deterministic=False, processes=ranks.count)
     size = min(training.batch_size, len(rows))
-    total = timing.repeats * (timing.warm_up_steps + timing.steps)
-    numbers = itertools.count(1)
-
-    def step_done() -> None:
-        if progress:
-            progress(next(numbers), total, "timing")
-
+    step_done = _counted(timing.repeats * (timing.warm_up_steps + timing.steps), progress)
     process, gpu = meters.ProcessMeter(), meters.GpuMeter(own_gpu(compute))
     with compute.active():
         optimiser = Optimiser(model.to(compute.device).train(), training, spec, compute, ranks)
@@ -95,6 +89,17 @@ def time_training(
         "compute": compute.as_dict(),
         "machine": accounting.describe(),
     }
+
+
+def _counted(total: int, progress: Callable[[float, float, str], None] | None) -> Callable[[], None]:
+    """To be called after each step."""
+    numbers = itertools.count(1)
+
+    def step_done() -> None:
+        if progress:
+            progress(next(numbers), total, "timing")
+
+    return step_done
 
 
 def _measure(

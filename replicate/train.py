@@ -88,17 +88,14 @@ def train(
         entry per epoch), diverged_at.
 
     Raises:
+        ConfigurationError: there are more processes than videos in a batch.
         IncompleteRun: a checkpoint or history in `folder` is damaged or of another training.
     """
     ranks = ranks or Ranks()
     compute = dataclasses.replace(compute or Compute(), processes=ranks.count)
     identity = _identity(model, split, training, spec, seed, compute, order)
     record = _finished(folder, identity)
-    if min(training.batch_size, len(split.train)) < ranks.count:
-        raise ConfigurationError(
-            f"run.processes_per_model is {ranks.count}, but a batch has {min(training.batch_size, len(split.train))} "
-            "videos; lower it, so that each process has one"
-        )
+    _refuse_idle(ranks, min(training.batch_size, len(split.train)))
     if record is None:
         with compute.active():
             run = _Run(
@@ -111,6 +108,14 @@ def train(
     if ranks.first:
         (folder / CHECKPOINT).unlink(missing_ok=True)
     return record
+
+
+def _refuse_idle(ranks: Ranks, videos: int) -> None:
+    if videos < ranks.count:
+        raise ConfigurationError(
+            f"run.processes_per_model is {ranks.count}, but a batch has {videos} videos; lower it, so that each "
+            "process has one"
+        )
 
 
 def _finished(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:

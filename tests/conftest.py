@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,18 @@ def data_dir() -> Path:
     if os.environ.get("REQUIRE_DATA") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture
+def replicate(monkeypatch, capfd):
+    """Issue a command; (exit code, standard output, standard error)."""
+    from replicate.cli import main as cli
+
+    def issue(*words):
+        monkeypatch.setattr(signal, "signal", lambda *_: None)  # the tests keep their own handlers
+        monkeypatch.setattr(sys, "argv", ["replicate", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return (ended.value.code or 0, *capfd.readouterr())
+
+    return issue

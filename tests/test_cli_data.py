@@ -2,34 +2,17 @@
 list up to --max-corrupt records for every column alike, and never show a traceback."""
 
 import json
-import signal
-import sys
 from pathlib import Path
 
 import pytest
 from records import flip, video, write
 
-from replicate.cli import main as cli
 from replicate.data.index import Index
 from replicate.data.spec import SPECS
 from replicate.data.tfrecord import iterate_records
 from replicate.record import read_json
 
 YT8M = SPECS["yt8m"]
-
-
-@pytest.fixture
-def replicate(monkeypatch, capfd):
-    """Issue a command; (exit code, standard output, standard error)."""
-
-    def issue(*words):
-        monkeypatch.setattr(signal, "signal", lambda *_: None)  # the tests keep their own handlers
-        monkeypatch.setattr(sys, "argv", ["replicate", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return (ended.value.code or 0, *capfd.readouterr())
-
-    return issue
 
 
 @pytest.fixture

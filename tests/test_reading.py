@@ -1,7 +1,6 @@
 """Claims: a training ends with the same bytes whoever reads and wherever the records lie; a corpus on a remote store is
 the same corpus, not another; the order of shards is another training; what cannot be read is one sentence."""
 
-import signal
 import sys
 from pathlib import Path
 
@@ -38,20 +37,6 @@ def data(tmp_path_factory):
         payloads = [video(f"v{n:02d}", labels=(n % 4, 9), frames=n % 4 + 1, spec=SPECS["yt8m"]) for n in numbers]
         write(folder / f"s{shard}.tfrecord", payloads)
     return folder
-
-
-@pytest.fixture
-def replicate(monkeypatch, capfd):
-    """Issue a command; (exit code, standard output, standard error)."""
-
-    def issue(*words):
-        monkeypatch.setattr(signal, "signal", lambda *_: None)  # the tests keep their own handlers
-        monkeypatch.setattr(sys, "argv", ["replicate", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return (ended.value.code or 0, *capfd.readouterr())
-
-    return issue
 
 
 def weights(replicate, data_dir, out, *more):

@@ -2,7 +2,9 @@
 stops early and diverges as the protocol says; one step is the protocol's arithmetic; another training's files, or
 damaged ones, are refused with a sentence."""
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import signal
 import subprocess
@@ -80,10 +82,11 @@ EVERY = [
 ]
 
 
-@pytest.mark.parametrize(("moment", "number", "after"), EVERY)
-def test_killed_at_any_moment_it_ends_the_same(moment, number, after, whole, tmp_path, monkeypatch):
-    owner, name, calls = MOMENTS[moment]
-    real, count = getattr(owner, name), iter(range(calls + 1))
+@contextlib.contextmanager
+def killed_at(monkeypatch, moment, number, after):
+    """What happens inside is killed at call `number` of a moment, before it or after it."""
+    owner, name, _ = MOMENTS[moment]
+    real, count = getattr(owner, name), itertools.count()
 
     def die(*arguments):
         now = next(count) == number
@@ -97,7 +100,13 @@ def test_killed_at_any_moment_it_ends_the_same(moment, number, after, whole, tmp
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, die)
         with pytest.raises(Killed):
-            run(tmp_path)
+            yield
+
+
+@pytest.mark.parametrize(("moment", "number", "after"), EVERY)
+def test_killed_at_any_moment_it_ends_the_same(moment, number, after, whole, tmp_path, monkeypatch):
+    with killed_at(monkeypatch, moment, number, after):
+        run(tmp_path)
     # The new process's model has other initial weights: what counts is the state, not how it was made.
     resumed = run(tmp_path, Toy(0 if not (tmp_path / CHECKPOINT).exists() else 99))
     assert (resumed, files(tmp_path)) == whole
@@ -113,22 +122,9 @@ WITHIN += [("save", number, after) for number in (0, 3, 4, 8) for after in (Fals
 def test_killed_within_an_epoch_it_goes_on_at_the_next_batch(moment, number, after, whole, tmp_path, monkeypatch):
     """The same bytes as one without such checkpoints that ran through, and no step is done twice."""
     monkeypatch.setattr(module, "LOOK_EVERY", 1)
-    owner, name, _ = MOMENTS[moment]
-    real, real_step, count, steps = getattr(owner, name), Optimiser.step, iter(range(99)), []
-
-    def die(*arguments):
-        now = next(count) == number
-        if now and not after:
-            raise Killed
-        result = real(*arguments)
-        if now:
-            raise Killed
-        return result
-
-    with monkeypatch.context() as patched:
-        patched.setattr(owner, name, die)
-        with pytest.raises(Killed):
-            run(tmp_path, minutes=AT_ONCE)
+    real_step, steps = Optimiser.step, []
+    with killed_at(monkeypatch, moment, number, after):
+        run(tmp_path, minutes=AT_ONCE)
     monkeypatch.setattr(Optimiser, "step", lambda *arguments: (steps.append(1), real_step(*arguments))[1])
     resumed = run(tmp_path, Toy(0 if not (tmp_path / CHECKPOINT).exists() else 99), minutes=AT_ONCE)
     assert (resumed, files(tmp_path)) == whole

@@ -1,12 +1,12 @@
 """Workers on this machine: one per GPU that the jobs need, and others beside them for what needs none."""
 
-import os
 from typing import Any
 
 from replicate.cluster import gpus, jobs
 from replicate.cluster.environment import protocol
 from replicate.config import RunConfig
 from replicate.errors import ConfigurationError
+from replicate.hardware.accounting import usable_cores
 from replicate.hardware.nvml import VISIBLE
 from replicate.stages import Job
 
@@ -43,11 +43,6 @@ def options(groups: list[str], gpus_per_worker: int, cpus: int) -> dict[str, dic
     }
     hidden = {"env": {VISIBLE: ""}} if groups else {}
     return with_gpu | {f"cpu-{number}": {"resources": {jobs.CPU: 1}, **hidden} for number in range(cpus)}
-
-
-def usable_cores() -> int:
-    """Of this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cluster(run: RunConfig, todo: list[Job]) -> Any:

@@ -21,6 +21,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from replicate.errors import IncompleteRun
+from replicate.hardware.accounting import usable_cores
 
 AHEAD = 4  # tasks under way, or done and not yet taken, per process
 WORTH_A_PROCESS = 1 << 27  # bytes; a process takes about as long to start as these take to read
@@ -36,7 +37,7 @@ def processes_for(workers: int, sizes: Iterable[int]) -> int:
         sizes: bytes of the shards; few are not worth many processes.
     """
     sizes = list(sizes)
-    allowed = workers or len(os.sched_getaffinity(0))
+    allowed = workers or usable_cores()
     return max(1, min(allowed, len(sizes), 1 + sum(sizes) // WORTH_A_PROCESS))
 
 

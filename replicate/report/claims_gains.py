@@ -1,5 +1,7 @@
 """Claims of section 4.3 about overall scores: what temporal coherence adds to each model, and where it adds most."""
 
+from collections.abc import Callable
+
 from replicate import reference
 from replicate.columns import COLUMNS
 from replicate.report.claim import Claim, lacking
@@ -113,7 +115,9 @@ def _netvlad_most(records: Records) -> Judgement:
     return judged_contrasts(records, ["rnn_attn", "tc_rnn", "netv", "tc_netv", "tm", "tc_tm"], wanted)
 
 
-def _metric_gains_more(larger: tuple[str, ...], smaller: str):
+def _metric_gains_more(larger: tuple[str, ...], smaller: str) -> Callable[[Records], Judgement]:
+    """Of every pair, the increment in each of some metrics minus the one in another."""
+
     def judge(records: Records) -> Judgement:
         wanted = [
             (

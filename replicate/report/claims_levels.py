@@ -1,6 +1,7 @@
 """Claims of section 4.3 about levels, rare classes and the order of columns, and of section 4.2 about draws."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from scipy import stats
@@ -152,7 +153,7 @@ def _order(records: Records) -> Judgement:
     return Judgement(verdict, evidence, found.effect, found.interval, found.detectable, 1.0, found.noise)
 
 
-def _spread(limit: float):
+def _spread(limit: float) -> Callable[[Records], Judgement]:
     """Every standard deviation over draws, scaled to draws of the paper's size, against a limit (fraction)."""
 
     def judge(records: Records) -> Judgement:

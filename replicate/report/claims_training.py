@@ -54,6 +54,8 @@ def is_bell(kernel: np.ndarray) -> bool:
 
 
 def _kernels(holds: Callable[[np.ndarray], bool]) -> Callable[[Records], Judgement]:
+    """Of every learned kernel, whether something holds."""
+
     def judge(records: Records) -> Judgement:
         settings = records.run.configuration
         if settings.get("coherence.initialisation") != "random" or settings.get("coherence.trainable") is False:
