@@ -78,3 +78,9 @@ def test_unreadable_file_is_one_sentence(tmp_path, text):
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigurationError, match=r"bad\.toml"):
         load_profile(str(path))
+
+
+def test_a_fault_within_a_list_is_said_once():
+    with pytest.raises(ConfigurationError) as error:
+        load_profile("smoke", ("grid.kernel_sizes=[4]",))
+    assert str(error.value) == "profile smoke: grid.kernel_sizes.0 = 4: must be odd, to be centred on a frame"
