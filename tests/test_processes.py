@@ -64,10 +64,13 @@ def test_tasks_are_taken_only_so_far_ahead():
         assert next(taken) <= 5 + 2 * AHEAD
 
 
-def test_what_is_printed_is_not_taken_for_an_answer(capfd):
-    with in_order(print, ["one", "two"], 2) as results:
-        assert list(results) == [None, None]
-    assert sorted(capfd.readouterr().err.split()) == ["one", "two"]
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_is_printed_is_whole_lines_and_not_taken_for_an_answer(unbuffered, capfd, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    words = [f"word{n}" for n in range(400)]
+    with in_order(print, words, 2) as results:
+        assert list(results) == [None] * len(words)
+    assert sorted(capfd.readouterr().err.splitlines()) == sorted(words)
 
 
 def test_a_killed_process_is_a_sentence():

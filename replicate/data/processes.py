@@ -130,6 +130,7 @@ def serve() -> None:
 
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what is printed must not get among the answers
+    sys.stdout.reconfigure(line_buffering=True, write_through=False)  # whole lines, before the process is ended
     threading.Thread(target=listen, daemon=True, name="listen").start()
     while True:
         work, task = tasks.get()
