@@ -4,7 +4,7 @@ fractions; null always has a reason beside it."""
 from pathlib import Path
 from typing import Any, Literal
 
-from replicate.schema import Interval, Metric, Record
+from replicate.schema import Interval, Metric, Record, SeedNoise
 
 Status = Literal["finished", "stopped early", "diverged"]
 
@@ -58,6 +58,7 @@ class OverallDifference(Record):
     difference: float | None
     interval: Interval | None  # 95 %, pointwise, test noise
     p: float | None
+    seeds: SeedNoise | None = None  # null with one seed
     reason: str | None = None
 
 

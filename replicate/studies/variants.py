@@ -9,7 +9,7 @@ from typing import Any
 from replicate.columns import COLUMNS
 from replicate.config import MEANT_IN, CoherenceConfig, Profile
 from replicate.errors import ConfigurationError
-from replicate.schema import HEADLINE, CompareRecord, EvaluateRecord, TrainRecord, read_record
+from replicate.schema import HEADLINE, CompareRecord, Difference, EvaluateRecord, TrainRecord, read_record
 from replicate.stages import Graph, Job, flatten
 from replicate.steps import RECORD
 from replicate.studies.schema import Arm, OverallDifference
@@ -86,18 +86,23 @@ def read_arm(graph: Graph, column: str, runs: Path) -> Arm:
     return Arm(
         scores=_scores(graph, column, runs),
         baseline_scores=_scores(graph, baseline, runs),
-        differences=tuple(
-            OverallDifference(
-                metric=metric, difference=overall[metric].difference, interval=overall[metric].interval,
-                p=overall[metric].p, reason=overall[metric].reason,
-            )
-            for metric in HEADLINE
-        ),
+        differences=tuple(_overall(overall[metric]) for metric in HEADLINE),
         tune_gap=tuple(each.tune_gap for each in trainings),
         status=tuple(each.status for each in trainings),
         baseline_status=tuple(each.status for each in train_records(graph, baseline, runs)),
         parameters=trainings[0].parameters,
-    )  # fmt: skip
+    )
+
+
+def _overall(found: Difference) -> OverallDifference:
+    return OverallDifference(
+        metric=found.metric,
+        difference=found.difference,
+        interval=found.interval,
+        p=found.p,
+        seeds=found.seeds,
+        reason=found.reason,
+    )
 
 
 def _scores(graph: Graph, column: str, runs: Path) -> dict[str, float | None]:
