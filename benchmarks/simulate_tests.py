@@ -25,7 +25,7 @@ from replicate.evaluate.draws import Draws, SparseLabels
 from replicate.evaluate.influence import CELLS, METRICS, measure_column
 from replicate.evaluate.protocol import load_protocol
 from replicate.record import write_text
-from replicate.report.pages import replace_part
+from replicate.report.pages.parts import replace_part
 
 DRAWS, DRAW_SIZE, REPLICATES = 5, 300, 499
 OVERALL = [CELLS.index((metric, "overall")) for metric in METRICS]

@@ -15,7 +15,7 @@ from scipy import stats
 
 from replicate.columns import COLUMNS
 from replicate.report import render
-from replicate.report.contrast import ALPHA, summarise
+from replicate.report.claims.contrast import ALPHA, summarise
 from replicate.report.records import Records
 from replicate.schema import HEADLINE, LEVELS, Interval
 

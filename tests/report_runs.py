@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from record_fixtures import write_fixture
 
-from replicate.report.figures import make_figures
+from replicate.report.figures.make import make_figures
 
 _made: dict[tuple, Path] = {}
 

@@ -12,7 +12,7 @@ from browser import Browser, find_browser
 from report_runs import complete_run
 from test_html import hostile_fixture
 
-from replicate.report.html import make_report
+from replicate.report.pages.html import make_report
 
 WIDTHS = (375, 820, 1400)  # pixels: phone, tablet, desktop
 CONTRAST = 4.5  # WCAG 2, level AA, for text of the usual size

@@ -12,23 +12,24 @@ from record_fixtures import write_fixture
 import tc
 from replicate.columns import COLUMNS
 from replicate.record import read_json, write_json
-from replicate.report import card, claims, claims_mathematics, claims_training
-from replicate.report.claims_gains import PAIRS
-from replicate.report.records import Records
-from replicate.report.verdicts import (
+from replicate.report.claims import judging, mathematics, training
+from replicate.report.claims.gains import PAIRS
+from replicate.report.claims.verdicts import (
     INCONCLUSIVE,
     REFUTED,
     SUPPORTED,
     UNTESTABLE,
     VERDICTS,
 )
+from replicate.report.pages import card
+from replicate.report.records import Records
 from replicate.schema import HEADLINE
 
 GAINS = [f"gain-{column.removeprefix('tc_')}-{m.lower().replace('@', '')}" for column, _ in PAIRS for m in HEADLINE]
 
 
 def judged(folder):
-    return {result.name: result for result in claims.judge(folder)}
+    return {result.name: result for result in judging.judge(folder)}
 
 
 def edit(folder, pattern, change):
@@ -70,7 +71,7 @@ def test_a_claim_about_a_diverged_training_cannot_be_tested(tmp_path):
 
 
 def test_every_claim_is_named_once_and_complete(tmp_path):
-    registry = claims.registry()
+    registry = judging.registry()
     assert len({claim.name for claim in registry}) == len(registry)
     for claim in registry:
         assert claim.text and claim.section and claim.statistic and claim.rule
@@ -84,7 +85,7 @@ def test_every_claim_is_named_once_and_complete(tmp_path):
 def test_texts_and_rules_do_not_depend_on_results(tmp_path):
     fields = ("name", "text", "section", "statistic", "rule", "unit")
     runs = [write_fixture(tmp_path / str(gain), gain=gain, seeds=(0, 1)) for gain in (-1, 3)]
-    first, second = ([[getattr(result, field) for field in fields] for result in claims.judge(run)] for run in runs)
+    first, second = ([[getattr(result, field) for field in fields] for result in judging.judge(run)] for run in runs)
     assert first == second
 
 
@@ -218,18 +219,18 @@ def test_spread_is_scaled_to_the_papers_draws(tmp_path):
 )
 def test_shape_of_a_kernel(kernel, peak, bell):
     array = np.array(kernel)
-    assert (claims_training.peaks_at_centre(array), claims_training.is_bell(array)) == (peak, bell)
+    assert (training.peaks_at_centre(array), training.is_bell(array)) == (peak, bell)
 
 
 def test_a_kernel_and_its_negative_are_alike(tmp_path):
     folder = write_fixture(tmp_path, columns=("rnn_attn", "tc_rnn"))
-    before = claims_training.mean_kernels(Records.open(folder))
+    before = training.mean_kernels(Records.open(folder))
 
     def negate(record):
         record["kernels"] = {name: (-np.array(value)).tolist() for name, value in record["kernels"].items()}
 
     edit(folder, "explain-tc_rnn-0.json", negate)
-    after = claims_training.mean_kernels(Records.open(folder))
+    after = training.mean_kernels(Records.open(folder))
     assert len(before) == 1
     assert after[0][2] == pytest.approx(before[0][2])
     assert np.abs(before[0][2]).sum() == pytest.approx(1)
@@ -306,8 +307,8 @@ def test_neighbour_sum_is_equation_4_and_the_layer(sign):
     energies, features = generator.normal(size=6), generator.normal(size=(6, 3))
     weights = [literal(energies, features, i, 2, sign) for i in range(6)]
     oracle = np.array(weights) / sum(weights)
-    summed = claims_mathematics.neighbour_sum(energies, claims_mathematics.pairwise(features), 2, sign)
-    assert claims_mathematics.softmax(summed) == pytest.approx(oracle, abs=1e-12)
+    summed = mathematics.neighbour_sum(energies, mathematics.pairwise(features), 2, sign)
+    assert mathematics.softmax(summed) == pytest.approx(oracle, abs=1e-12)
     arguments = (
         torch.tensor(energies)[None, :, None],
         torch.tensor(features)[None],
@@ -319,7 +320,7 @@ def test_neighbour_sum_is_equation_4_and_the_layer(sign):
 
 def test_computed_verdicts(tmp_path):
     results = judged(write_fixture(tmp_path, columns=("dnn",)))
-    verdicts = {claim.name: results[claim.name].verdict for claim in claims_mathematics.CLAIMS}
+    verdicts = {claim.name: results[claim.name].verdict for claim in mathematics.CLAIMS}
     assert verdicts == {
         "alpha-equal": REFUTED,
         "alpha-unequal": SUPPORTED,
@@ -348,7 +349,7 @@ def test_the_transformer_against_the_rnn(tmp_path, added, epoch, verdict):
 def test_small_differences_of_rounding_do_not_reach_the_files(tmp_path):
     results = judged(write_fixture(tmp_path, columns=("dnn",)))
     assert results["netvlad-ignores-order"].effect == results["boundary-switches"].effect == 0
-    assert not any("e-1" in results[claim.name].evidence for claim in claims_mathematics.CLAIMS)
+    assert not any("e-1" in results[claim.name].evidence for claim in mathematics.CLAIMS)
 
 
 # what a run cannot test
@@ -379,17 +380,17 @@ def test_a_run_without_a_comparison(tmp_path):
 
 @pytest.mark.parametrize("unit", ["points", "percent", "share", "spread", "correlation", "megabytes"])
 def test_what_rounds_to_zero_is_printed_without_a_sign(unit):
-    assert len({claims.shown(value, unit) for value in (0.0, -0.0, -1e-9, 1e-9)}) == 1
-    assert claims.shown_interval((-1e-9, 0.5), unit).startswith("[0.0")
-    assert claims.shown(-0.0, "number") == "0"
+    assert len({judging.shown(value, unit) for value in (0.0, -0.0, -1e-9, 1e-9)}) == 1
+    assert judging.shown_interval((-1e-9, 0.5), unit).startswith("[0.0")
+    assert judging.shown(-0.0, "number") == "0"
 
 
 def test_files_hold_the_verdicts(tmp_path):
     folder = write_fixture(tmp_path, seeds=(0, 1))
-    claims.make_claims(folder)
+    judging.make_claims(folder)
     rows = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
     lines = list(csv.DictReader((folder / "claims.csv").read_text(encoding="utf-8").splitlines()))
-    results = claims.judge(folder)
+    results = judging.judge(folder)
     assert [row["name"] for row in rows] == [line["name"] for line in lines] == [result.name for result in results]
     for row, line, result in zip(rows, lines, results, strict=True):
         assert row["verdict"] == line["verdict"] == result.verdict

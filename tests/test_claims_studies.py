@@ -7,8 +7,10 @@ from scipy import stats
 
 from replicate.errors import MissingResult
 from replicate.record import read_json, write_json
-from replicate.report import claims, studies
-from replicate.report.verdicts import INCONCLUSIVE, REFUTED, SUPPORTED, UNTESTABLE
+from replicate.report.claims import judging
+from replicate.report.claims.verdicts import INCONCLUSIVE, REFUTED, SUPPORTED, UNTESTABLE
+from replicate.report.figures.studies import draw_study
+from replicate.report.tables.studies import make_study_table
 from replicate.schema import HEADLINE
 
 SIZES, MAPS = (3, 5, 9), (1, 4, 16)
@@ -17,7 +19,7 @@ ORDER = "gain-needs-order"
 
 
 def judged(folder):
-    return {result.name: result for result in claims.judge(folder)}
+    return {result.name: result for result in judging.judge(folder)}
 
 
 def study(folder, kind, column="tc_rnn", seeds=(0,), **values):
@@ -91,7 +93,7 @@ def test_a_grid_without_the_papers_cell_or_of_another_profile(tmp_path):
     assert judged(folder)[GRID].verdict == UNTESTABLE and "lacks 5 x 4" in judged(folder)[GRID].evidence
     grid(folder, one_seed(0.0), profile="tiny")
     with pytest.raises(MissingResult, match=r"grid-tc_rnn\.json is a study of tc_rnn under tiny"):
-        claims.judge(folder)
+        judging.judge(folder)
 
 
 def ablation(folder, gains, half=0.002):
@@ -159,7 +161,7 @@ def test_figures_of_studies_name_the_baseline_and_what_marks_mean(tmp_path):
     folder = write_fixture(tmp_path)
     grid(folder, one_seed(0.0))
     ablation(folder, {"as_run": 0.01, "quarter": 0.02})
-    heat, forest = (studies.draw_study(folder / "records" / f"{kind}-tc_rnn.json") for kind in ("grid", "ablate"))
+    heat, forest = (draw_study(folder / "records" / f"{kind}-tc_rnn.json") for kind in ("grid", "ablate"))
     assert heat.figure.axes[0].get_title(loc="left") == "RNN-Attn without the layer: 40.00"
     assert "Dashed: the paper's choice, 5 x 4. Controls: kernel sizes that the paper's grid lacks." in heat.caption
     assert {axes.get_xlabel() for axes in forest.figure.axes} == {"percentage points over RNN-Attn"}
@@ -169,6 +171,6 @@ def test_figures_of_studies_name_the_baseline_and_what_marks_mean(tmp_path):
 def test_rows_that_change_nothing_say_so(tmp_path):
     folder = write_fixture(tmp_path)
     ablation(folder, {"as_run": 0.01, "quarter": 0.02, "exact": 0.010000001})
-    page = studies.make_study_table(folder / "records" / "ablate-tc_rnn.json")[0].read_text(encoding="utf-8")
+    page = make_study_table(folder / "records" / "ablate-tc_rnn.json")[0].read_text(encoding="utf-8")
     assert page.count("to six decimals") == 1
     assert "'exact' scores as 'as_run' to six decimals: what it changes had no effect." in page

@@ -15,14 +15,14 @@ from record_fixtures import ALL, write_fixture
 from report_runs import complete_run
 
 from replicate.errors import ConfigurationError, MissingResult
-from replicate.report.figure_attention import draw_attention, draw_effective_frames
-from replicate.report.figure_classes import bins_of, class_table
-from replicate.report.figure_examples import draw_examples
-from replicate.report.figure_gains import gain_table, score_table
-from replicate.report.figure_kernels import kernel_table, random_band, site
-from replicate.report.figures import PLANS, make_figures
+from replicate.report.figures.attention import draw_attention, draw_effective_frames
+from replicate.report.figures.classes import bins_of, class_table
+from replicate.report.figures.examples import draw_examples
+from replicate.report.figures.gains import gain_table, score_table
+from replicate.report.figures.kernels import kernel_table, random_band, site
+from replicate.report.figures.make import PLANS, make_figures
+from replicate.report.figures.style import RC, NotDrawn, save
 from replicate.report.records import Records
-from replicate.report.style import RC, NotDrawn, save
 from replicate.schema import AttentionSample, write_record
 from replicate.studies.schema import GridCell, GridRecord
 
@@ -72,7 +72,7 @@ def test_a_complete_run_has_every_figure_as_svg_png_and_csv(made):
 
 def test_equal_records_give_equal_bytes_in_another_process(made, tmp_path):
     again = write_fixture(tmp_path / "smoke")
-    command = f"from replicate.report.figures import make_figures; make_figures({str(again)!r})"
+    command = f"from replicate.report.figures.make import make_figures; make_figures({str(again)!r})"
     environment = os.environ | {"PYTHONHASHSEED": "4711", "TZ": "Asia/Tokyo", "SOURCE_DATE_EPOCH": "1"}
     subprocess.run([sys.executable, "-c", command], check=True, env=environment)
     for path in sorted((made / "figures").iterdir()):

@@ -18,9 +18,9 @@ from report_runs import complete_run
 
 from replicate.errors import MissingResult
 from replicate.record import read_json, write_json
-from replicate.report import html
-from replicate.report.html import make_report
-from replicate.report.page_text import plain, rich
+from replicate.report.pages import html
+from replicate.report.pages.html import make_report
+from replicate.report.pages.text import plain, rich
 from replicate.report.records import Records
 from replicate.report.render import with_sign
 from replicate.schema import HEADLINE, write_record
@@ -335,7 +335,7 @@ def test_rich_text_is_escaped_before_it_is_marked_up():
 def test_equal_records_give_equal_bytes_in_another_process(folder, page, tmp_path):
     again = write_fixture(tmp_path / "smoke")
     shutil.copytree(folder / "figures", again / "figures")
-    command = f"from replicate.report.html import make_report; make_report({str(again)!r})"
+    command = f"from replicate.report.pages.html import make_report; make_report({str(again)!r})"
     environment = os.environ | {"PYTHONHASHSEED": "4711", "TZ": "Asia/Tokyo"}
     subprocess.run([sys.executable, "-c", command], check=True, env=environment)
     assert (again / "report.html").read_bytes() == (folder / "report.html").read_bytes()
@@ -358,7 +358,8 @@ def test_a_folder_without_records_gets_a_sentence_and_no_page(tmp_path):
 
 
 def test_the_report_needs_no_torch():
-    command = "import sys, replicate.report.html; print(*{'torch', 'tensorflow', 'distributed'} & set(sys.modules))"
+    heavy = {"torch", "tensorflow", "distributed"}
+    command = f"import sys, replicate.report.pages.html; print(*{heavy} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", command], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == ""
 

@@ -10,8 +10,8 @@ from record_fixtures import write_fixture
 
 from replicate.errors import ConfigurationError
 from replicate.profile_files import load_profile
-from replicate.report import pages, paper_page
-from replicate.report.claims import judge, registry
+from replicate.report.claims.judging import judge, registry
+from replicate.report.pages import paper, parts
 from replicate.stages import flatten
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,7 +20,7 @@ PLACES = sorted(set(re.findall(r"`((?:tc|baselines|replicate|taxonomy_data)/[\w.
 
 
 def test_pages_are_current():
-    for path, text in pages.current_pages(ROOT, ROOT / "results").items():
+    for path, text in parts.current_pages(ROOT, ROOT / "results").items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `replicate claims --update`"
 
 
@@ -42,11 +42,11 @@ def test_the_check_of_places_covers_the_page():
 
 
 def test_all_46_errata_are_there_with_a_known_state():
-    errata = paper_page.errata()
+    errata = paper.errata()
     assert [each.number for each in errata] == list(range(1, 47))
     for each in errata:
         assert each.item and each.default and each.where, each.number
-        assert each.state in paper_page.STATES, each.number
+        assert each.state in paper.STATES, each.number
         assert each.option or each.state != "option", each.number
         assert f"| {each.number} | {each.about} |" in PAPER
 
@@ -88,7 +88,7 @@ def test_every_equation_table_and_figure_has_a_row():
 def test_every_claim_of_the_registry_has_a_row_and_its_file():
     for claim in registry():
         assert f"| {claim.text} | {claim.section} |" in PAPER, claim.name
-        assert (ROOT / paper_page.place(claim)).is_file()
+        assert (ROOT / paper.place(claim)).is_file()
 
 
 def test_numbers_of_the_label_sets_come_from_their_file():
@@ -116,8 +116,8 @@ def test_published_runs_give_columns_of_verdicts_and_cards(tmp_path):
     root = checkout(tmp_path)
     folder = write_fixture(root / "results" / "smoke")
     write_fixture(root / "results" / "audioset", data="real", columns=("rnn_attn", "tc_rnn"))
-    assert {path.name for path in pages.update_pages(root, root / "results")} == {"README.md", "PAPER.md"}
-    assert pages.update_pages(root, root / "results") == []
+    assert {path.name for path in parts.update_pages(root, root / "results")} == {"README.md", "PAPER.md"}
+    assert parts.update_pages(root, root / "results") == []
     paper, readme = ((root / name).read_text(encoding="utf-8") for name in ("PAPER.md", "README.md"))
     assert "| Where in code | audioset: real data | smoke: synthetic data |" in paper
     results = {result.name: result for result in judge(folder)}
@@ -135,17 +135,17 @@ def test_published_runs_give_columns_of_verdicts_and_cards(tmp_path):
 )
 def test_a_page_without_its_comments_is_refused(text):
     with pytest.raises(ConfigurationError, match="once each"):
-        pages.replace_part(text, "x", "new")
+        parts.replace_part(text, "x", "new")
 
 
 def test_a_part_is_replaced_and_the_rest_kept():
     before = "a\n<!-- x -->\nold\n<!-- /x -->\nb\n"
-    assert pages.replace_part(before, "x", "new\n") == "a\n<!-- x -->\nnew\n<!-- /x -->\nb\n"
+    assert parts.replace_part(before, "x", "new\n") == "a\n<!-- x -->\nnew\n<!-- /x -->\nb\n"
 
 
 def test_a_missing_page_is_named(tmp_path):
     with pytest.raises(ConfigurationError, match=r"README\.md is missing"):
-        pages.update_pages(tmp_path, tmp_path / "results")
+        parts.update_pages(tmp_path, tmp_path / "results")
 
 
 def test_the_citation_names_the_paper():

@@ -4,8 +4,10 @@ import pytest
 from record_fixtures import write_fixture
 
 from replicate.record import read_json, write_json
-from replicate.report import card, html, style, tables
+from replicate.report.figures import style
+from replicate.report.pages import card, html
 from replicate.report.records import Records
+from replicate.report.tables.make import make_tables
 
 LESS = {"run.precision": "bfloat16", "run.tf32": True}
 WORDS = "mixed precision, bfloat16, TF32"
@@ -37,7 +39,7 @@ def test_a_run_says_what_it_computed_in(configuration, words, tmp_path):
 def test_tables_and_report_say_it(configuration, tmp_path, monkeypatch):
     folder = made(tmp_path, **configuration)
     monkeypatch.setattr(html, "figure_views", lambda _: [])
-    tables.make_tables(folder)
+    make_tables(folder)
     for name in ("table1.md", "table2.md"):
         text = (folder / "tables" / name).read_text(encoding="utf-8")
         assert (f"Computed in less than float32 ({WORDS})" in text) == bool(configuration)

@@ -15,7 +15,8 @@ from replicate.columns import AGGREGATOR
 from replicate.errors import ConfigurationError
 from replicate.profile_files import load_profile, with_changes
 from replicate.record import read_json, write_json
-from replicate.report.studies import make_study
+from replicate.report.figures.studies import make_study_figure
+from replicate.report.tables.studies import make_study_table
 from replicate.schema import HEADLINE, read_record
 from replicate.stages import in_order
 from replicate.studies import ablations, grid, multiverse
@@ -274,14 +275,14 @@ def test_table_and_figure_of_the_multiverse_come_from_its_record(multiverse_of_k
     path = tmp_path / "records" / "multiverse-tc_rnn.json"
     path.parent.mkdir()
     path.write_text(multiverse_of_known_effects.model_dump_json(), encoding="utf-8")
-    files = make_study(path)
+    files = make_study_table(path) + make_study_figure(path)
     assert all(file.is_file() for file in files)
     text = files[0].read_text(encoding="utf-8")
     above = sum(each.arm.differences[0].difference > 0 for each in multiverse_of_known_effects.runs)
     assert f"GAP: above RNN-Attn in {above} of 32 readings" in text
     assert "F = ABCD, G = ABDE" in text and "CE with FG" in text and "synthetic data" in text.lower()
     first = {file.name: file.read_bytes() for file in files}
-    assert {file.name: file.read_bytes() for file in make_study(path)} == first
+    assert {file.name: file.read_bytes() for file in make_study_table(path) + make_study_figure(path)} == first
     lines = (tmp_path / "tables" / "multiverse-tc_rnn.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + 32 * len(HEADLINE) and lines[0].startswith("arm,A,B,C,D,E,F,G,metric")
     assert isinstance(read_record(path, MultiverseRecord), MultiverseRecord)
@@ -292,7 +293,7 @@ def test_the_table_of_the_multiverse_names_readings_that_diverged(multiverse_of_
     runs = [run.model_dump() for run in record.runs]
     runs[4]["arm"]["status"], runs[6]["arm"]["baseline_status"] = ("diverged",), ("diverged",)
     write_json(path, record.model_dump(mode="json") | {"runs": json.loads(json.dumps(runs))})
-    text = make_study(path)[0].read_text(encoding="utf-8")
+    text = make_study_table(path)[0].read_text(encoding="utf-8")
     assert "Diverged, and counted as scored with their last good weights: reading 5, reading 7." in text
 
 

@@ -13,8 +13,12 @@ from replicate import reference
 from replicate.columns import AGGREGATOR, COLUMNS
 from replicate.errors import MissingResult
 from replicate.record import read_json, write_json
-from replicate.report import card, page_tables, render, table_notes, table_rows, tables
+from replicate.report import render
+from replicate.report.pages import card, tables
 from replicate.report.records import Records
+from replicate.report.tables import notes, rows
+from replicate.report.tables.latex import latex_escape
+from replicate.report.tables.make import make_tables
 from replicate.schema import HEADLINE, LEVELS
 
 SETS = {
@@ -27,7 +31,7 @@ SETS = {
 
 def made(tmp_path, **options):
     folder = write_fixture(tmp_path / "run", **options)
-    tables.make_tables(folder)
+    make_tables(folder)
     return folder
 
 
@@ -40,7 +44,7 @@ def test_paper_reference_holds_every_cell_and_two_misprints():
     assert len(cells) == 200
     increments = [cell for cell in cells.values() if cell.increment is not None]
     assert len(increments) == 80
-    assert table_notes.misprints() == [("GAP", "1", "tc_ens"), ("Hit@1", "1", "tc_ens")]
+    assert notes.misprints() == [("GAP", "1", "tc_ens"), ("Hit@1", "1", "tc_ens")]
     assert cells["GAP", "1", "tc_ens"].increment == 0.007
     assert cells["Hit@1", "1", "tc_ens"].increment == 0.005
     assert cells["MAP", "overall", "tc_netv"].value == 0.879
@@ -132,8 +136,8 @@ def test_one_seed_is_called_conditional_and_gives_no_seed_mark(tmp_path):
     ("low", "high", "mark"), [(0.001, 0.01, "†"), (-0.01, -0.001, "†"), (-0.01, 0.01, ""), (0, 1, "")]
 )
 def test_seed_mark_needs_an_interval_without_zero(low, high, mark):
-    assert table_rows._marks(False, (low, high)) == mark
-    assert table_rows._marks(True, (low, high)) == "*" + mark
+    assert rows._marks(False, (low, high)) == mark
+    assert rows._marks(True, (low, high)) == "*" + mark
 
 
 def test_a_diverged_training_is_marked_in_its_columns_and_ensembles_cells_and_explained(tmp_path):
@@ -142,7 +146,7 @@ def test_a_diverged_training_is_marked_in_its_columns_and_ensembles_cells_and_ex
         path = folder / "records" / f"train-{column}-0.json"
         ended = {"epoch": best + 1, "step": 2, "what": "loss or gradient is not finite"}
         write_json(path, read_json(path) | {"status": "diverged", "best_epoch": best, "diverged_at": ended})
-    tables.make_tables(folder)
+    make_tables(folder)
     marked = {
         row["column"] for row in csv.DictReader(text(folder, "table1.csv").splitlines()) if "diverged" in row["marks"]
     }
@@ -156,7 +160,7 @@ def test_a_diverged_training_is_marked_in_its_columns_and_ensembles_cells_and_ex
         assert all(note in page for note in notes), name
         assert page.count(" diverged") >= 3 * 20, name
     assert all(note in card.markdown([card.card(Records.open(folder))]) for note in notes)
-    shown = page_tables.metric_tables(Records.open(folder))["GAP"]
+    shown = tables.metric_tables(Records.open(folder))["GAP"]
     assert {row.column.slug for row in shown if "diverged" in row.cells[0].ours} == marked
     assert "diverged" not in text(made(tmp_path / "sound"), "table1.md")
 
@@ -189,7 +193,7 @@ def test_the_protocol_hash_stands_under_each_table(tmp_path):
 
 def test_table2_measures_or_says_why_not(tmp_path):
     folder = made(tmp_path)
-    columns = {column.column: column for column in table_rows.table2(Records.open(folder))}
+    columns = {column.column: column for column in rows.table2(Records.open(folder))}
     assert AGGREGATOR in columns and not {"base_ens", "tc_ens"} & set(columns)
     for column in columns.values():
         for name in ("gpu_torch_bytes", "gpu_nvml_bytes", "joules_per_1000_videos"):
@@ -211,10 +215,10 @@ def test_table2_of_a_gpu(tmp_path):
     record = read_json(path)
     record["gpu"] = {"peak_memory_bytes": 3e9, "energy_joules": 1590.0, "reason": None}
     write_json(path, record)
-    column = next(each for each in table_rows.table2(Records.open(folder)) if each.column == "tm")
+    column = next(each for each in rows.table2(Records.open(folder)) if each.column == "tm")
     assert column.gpu_torch_bytes == 3e9
     assert column.joules_per_1000_videos == pytest.approx(1590 / (3 * 50 * 64) * 1000)
-    assert column.reasons == {"gpu_nvml_bytes": table_rows.NO_SAMPLE}
+    assert column.reasons == {"gpu_nvml_bytes": rows.NO_SAMPLE}
 
 
 def test_table2_keeps_what_torch_and_nvml_say_apart_and_gives_each_its_own_reason(tmp_path):
@@ -227,10 +231,10 @@ def test_table2_keeps_what_torch_and_nvml_say_apart_and_gives_each_its_own_reaso
         "reasons": {"energy_joules": why},
     }  # fmt: skip
     write_json(path, record)
-    column = next(each for each in table_rows.table2(Records.open(folder)) if each.column == "tm")
+    column = next(each for each in rows.table2(Records.open(folder)) if each.column == "tm")
     assert (column.gpu_torch_bytes, column.gpu_nvml_bytes) == (3e9, 4e9)
     assert column.reasons == {"joules_per_1000_videos": why}
-    tables.make_tables(folder)
+    make_tables(folder)
     page = text(folder, "table2.md")
     assert "Peak GPU memory, torch's allocator, MB" in page and "Peak GPU memory, NVML, MB" in page
 
@@ -238,9 +242,9 @@ def test_table2_keeps_what_torch_and_nvml_say_apart_and_gives_each_its_own_reaso
 def test_untimed_columns_are_blank_with_a_reason(tmp_path):
     folder = write_fixture(tmp_path, columns=SETS["pair"])
     (folder / "records" / "time-tc_rnn.json").unlink()
-    column = table_rows.table2(Records.open(folder))[1]
+    column = rows.table2(Records.open(folder))[1]
     assert (column.seconds_per_epoch, column.slower) == (None, None)
-    assert column.reasons["seconds_per_epoch"] == table_rows.UNTIMED
+    assert column.reasons["seconds_per_epoch"] == rows.UNTIMED
     assert column.megabytes is not None
 
 
@@ -252,18 +256,18 @@ def test_equal_records_give_equal_bytes(tmp_path):
 
 def test_missing_records_are_named(tmp_path):
     with pytest.raises(MissingResult, match=r"run\.json is missing"):
-        tables.make_tables(tmp_path)
+        make_tables(tmp_path)
     folder = write_fixture(tmp_path)
     (folder / "records" / "evaluate-tm-0.json").unlink()
     with pytest.raises(MissingResult, match=r"evaluate-tm-0\.json"):
-        tables.make_tables(folder)
+        make_tables(folder)
     assert not (folder / "tables").exists()
 
 
 def test_tables_of_a_run_whose_comparison_is_missing_leave_increments_blank(tmp_path):
     folder = write_fixture(tmp_path)
     (folder / "records" / "compare.json").unlink()
-    tables.make_tables(folder)
+    make_tables(folder)
     text = (folder / "tables" / "table1.md").read_text(encoding="utf-8")
     assert "No column was compared with another" in text and "(0.0)" not in text
 
@@ -278,12 +282,12 @@ def test_tables_of_a_run_whose_comparison_is_missing_leave_increments_blank(tmp_
     ],
 )
 def test_latex_is_escaped(plain, escaped):
-    assert render.latex_escape(plain) == escaped
+    assert latex_escape(plain) == escaped
 
 
 def test_latex_has_the_rows_of_markdown_and_footnotes_set_high(tmp_path):
     folder = write_fixture(tmp_path)
-    tables.make_tables(folder)
+    make_tables(folder)
     text, plain = ((folder / "tables" / f"table1.{kind}").read_text(encoding="utf-8") for kind in ("tex", "md"))
     for row, times in (("ours", 20), ("interval", 20), ("paper", 20), ("ours - paper", 20)):
         assert len(re.findall(rf"^[^&]*& {row} &", text, re.MULTILINE)) == times
@@ -332,7 +336,7 @@ def test_a_column_of_ones_own_stands_without_the_papers_figures(tmp_path):
         for path in records.glob(f"{stage}-tc_rnn*.json"):
             write_json(records / path.name.replace("tc_rnn", "mine"), read_json(path) | {"column": "mine"})
     write_json(records / "run.json", read_json(records / "run.json") | {"columns": ["rnn_attn", "tc_rnn", "mine"]})
-    tables.make_tables(folder)
+    make_tables(folder)
     rows = [row for row in csv.DictReader(text(folder, "table1.csv").splitlines()) if row["column"] == "mine"]
     assert len(rows) == 20 and all(row["ours"] and not row["paper"] and not row["against_paper"] for row in rows)
     line = next(line for line in text(folder, "table1.md").splitlines() if "| paper" in line)

@@ -15,9 +15,9 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from replicate.report.style import RC
-from replicate.report.taxonomy_figure import draw_game_taxonomy, make_figure_7
-from replicate.report.taxonomy_page import fragment, make_taxonomy_page, script
+from replicate.report.figures.style import RC
+from replicate.report.figures.taxonomy import draw_game_taxonomy, make_figure_7
+from replicate.report.pages.taxonomy import fragment, make_taxonomy_page, script
 from replicate.taxonomy.tree import data_folder
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

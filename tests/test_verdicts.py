@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from replicate.evaluate.protocol import load_protocol
-from replicate.report import contrast
-from replicate.report.contrast import Estimate, summarise
-from replicate.report.verdicts import INCONCLUSIVE, REFUTED, SUPPORTED, Part, judge_parts, verdict_of
+from replicate.report.claims import contrast
+from replicate.report.claims.contrast import Estimate, summarise
+from replicate.report.claims.verdicts import INCONCLUSIVE, REFUTED, SUPPORTED, Part, judge_parts, verdict_of
 
 
 def part(low, high, paper=None, slack=0.0, wide=None):

@@ -7,9 +7,9 @@ comparable. Nothing of this says that the code is wrong: a refuted claim is a fi
 from replicate.check.cells import Cell, within
 from replicate.columns import COLUMNS
 from replicate.reference import table2
-from replicate.report.claims import Result, judge_records, shown, shown_interval
+from replicate.report.claims.judging import Result, judge_records, shown, shown_interval
+from replicate.report.claims.verdicts import REFUTED, SUPPORTED
 from replicate.report.records import Records
-from replicate.report.verdicts import REFUTED, SUPPORTED
 from replicate.schema import HEADLINE
 
 CLAIMS = ("gain-", "ensemble-best", "netvlad-gains-most", "map-gains-more-than-gap", "hit-gains-least", "column-order",

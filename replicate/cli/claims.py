@@ -20,7 +20,7 @@ def claims(command: Command, results: str | None, rules: bool, update: bool) -> 
     replicate claims --results results --rules
     replicate claims --results results --update
     """
-    from replicate.report.claims import judge, make_claims, sentence
+    from replicate.report.claims.judging import judge, make_claims, sentence
 
     if update:
         _update(Path(results or "results"))
@@ -36,7 +36,7 @@ def claims(command: Command, results: str | None, rules: bool, update: bool) -> 
 
 
 def _update(results: Path) -> None:
-    from replicate.report.pages import update_pages
+    from replicate.report.pages.parts import update_pages
 
     changed = update_pages(Path(), results)
     names = ", ".join(str(path) for path in changed)

@@ -74,11 +74,11 @@ def produce(command: Command, columns: tuple[str, ...], results: Path, scheduler
 
 def render(results: Path) -> None:
     """Make tables, figures and the report of one results folder from its records."""
-    from replicate.report.claims import make_claims
-    from replicate.report.figures import make_figures
-    from replicate.report.html import make_report
-    from replicate.report.studies import make_study_tables
-    from replicate.report.tables import make_tables
+    from replicate.report.claims.judging import make_claims
+    from replicate.report.figures.make import make_figures
+    from replicate.report.pages.html import make_report
+    from replicate.report.tables.make import make_tables
+    from replicate.report.tables.studies import make_study_tables
 
     make_tables(results)
     make_study_tables(results)
@@ -148,7 +148,7 @@ def tables(command: Command, results: str | None) -> None:
     replicate tables
     replicate tables --results results
     """
-    from replicate.report.tables import make_tables
+    from replicate.report.tables.make import make_tables
 
     for folder in result_folders(command, results):
         make_tables(folder)
@@ -166,7 +166,7 @@ def figures(command: Command, results: str | None, only: str | None) -> None:
     replicate figures --results results
     replicate figures --only 8
     """
-    from replicate.report.figures import make_figures
+    from replicate.report.figures.make import make_figures
 
     for folder in result_folders(command, results):
         if only:
@@ -185,7 +185,7 @@ def report(command: Command, results: str | None) -> None:
     \b
     replicate report
     """
-    from replicate.report.html import make_report
+    from replicate.report.pages.html import make_report
 
     for folder in result_folders(command, results):
         click.echo(f"report: {make_report(folder)}")

@@ -42,11 +42,12 @@ def carry_out(command: Command, targets: Sequence[Job], only_plan: bool, schedul
 
 def publish(command: Command, name: str, record: Study) -> None:
     """Write the record, and the table and figure made of it; print the table."""
-    from replicate.report.studies import make_study
+    from replicate.report.figures.studies import make_study_figure
+    from replicate.report.tables.studies import make_study_table
 
     path = command.results / "records" / f"{name}.json"
     write_record(path, record)
-    files = make_study(path)
+    files = make_study_table(path) + make_study_figure(path)
     click.echo(files[0].read_text(encoding="utf-8"))
     click.echo(f"record: {path}")
     click.echo(f"table and figure: {', '.join(str(file) for file in files)}")

@@ -150,6 +150,15 @@ class Records:
         return None
 
 
+def open_study(path: Path) -> Study:
+    """A study's record, of the kind that its name says.
+
+    Raises:
+        MissingResult: it is damaged.
+    """
+    return read_record(path, STUDIES[path.name.partition("-")[0]])
+
+
 def _read_all(records: Path, stage: str, kind: type[Kind]) -> list[Kind]:
     return [_named(path, stage, read_record(path, kind)) for path in sorted(records.glob(f"{stage}-*.json"))]
 

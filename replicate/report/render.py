@@ -1,31 +1,12 @@
-"""Numbers and tables as text: percent with one decimal, Markdown by tabulate, LaTeX by jinja2, everything escaped."""
+"""Numbers and tables as text: percent with one decimal, Markdown by tabulate with its bars escaped, CSV."""
 
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from importlib import resources
 
-import jinja2
 from tabulate import tabulate
 
 BLANK = ""
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "†": r"$\dagger$",
-    "−": "$-$",
-    "α": r"$\alpha$",
-}
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
@@ -82,44 +63,3 @@ def csv_text(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer.writerow(headers)
     writer.writerows(rows)
     return buffer.getvalue()
-
-
-def latex_escape(text: object) -> str:
-    """Text with every character that LaTeX would act on written out."""
-    return "".join(_LATEX.get(letter, letter) for letter in str(text))
-
-
-def latex(template: str, **values: object) -> str:
-    """Fill a LaTeX template (`templates/<name>`); every value that is put in is escaped.
-
-    Blocks are `<% %>`, values `<< >>`, because braces and percent signs are LaTeX's own.
-    """
-    environment = jinja2.Environment(
-        block_start_string="<%",
-        block_end_string="%>",
-        variable_start_string="<<",
-        variable_end_string=">>",
-        comment_start_string="<#",
-        comment_end_string="#>",
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=latex_escape,
-        autoescape=False,
-    )
-    source = (resources.files("replicate.report") / "templates" / template).read_text(encoding="utf-8")
-    return environment.from_string(source).render(**values)
-
-
-def html_environment() -> jinja2.Environment:
-    """HTML templates (`templates/*.html.j2`) in which every value is escaped and a missing one is an error."""
-    made = jinja2.Environment(
-        loader=jinja2.PackageLoader("replicate.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["thousands"] = lambda value: f"{value:,}"
-    return made
