@@ -21,6 +21,9 @@ FORBIDDEN = {
         "replicate.engine",
         "replicate.stages",
     ),
+    "replicate/report/claims": ("replicate.report.figures", "replicate.report.tables", "replicate.report.pages"),
+    "replicate/report/figures": ("replicate.report.claims", "replicate.report.tables", "replicate.report.pages"),
+    "replicate/report/tables": ("replicate.report.claims", "replicate.report.figures", "replicate.report.pages"),
     "replicate": ("replicate.cli",),
 }
 
