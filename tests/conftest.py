@@ -1,4 +1,5 @@
-"""Fixtures shared by all tests: where the real files are, and that they are used where they must be."""
+"""Fixtures shared by all tests: where the real files are, and that they are used where they must be; and what no test
+may depend on."""
 
 import os
 import signal
@@ -6,12 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A shell starts what it puts into the background with SIGINT ignored, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+for name in [each for each in os.environ if each.lower().endswith("_proxy")]:
+    del os.environ[name]  # servers of tests are on this machine
+settings.load_profile("ci")  # the same examples everywhere, and no limit of time
 
 
 @pytest.fixture(scope="session")

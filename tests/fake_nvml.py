@@ -41,6 +41,8 @@ class FakeNvml:
         self._calls: dict[tuple[str, str], itertools.count] = {}
 
     def install(self, monkeypatch) -> "FakeNvml":
+        for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):  # this machine's
+            monkeypatch.delenv(name, raising=False)
         for name in dir(self):
             if name.startswith("nvml"):
                 monkeypatch.setattr(pynvml, name, getattr(self, name))

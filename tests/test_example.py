@@ -91,7 +91,7 @@ RIGHT = st.integers(0, 7).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(CONTEXT, RIGHT | st.dictionaries(KEYS, frame_lists(), max_size=3))
 def test_random_records_fast_slow_and_tensorflow_agree(context, lists):
     payload = sequence(context, lists)
@@ -104,7 +104,7 @@ def test_random_records_fast_slow_and_tensorflow_agree(context, lists):
         assert other == slow
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(st.data())
 def test_damaged_bytes_fast_and_slow_agree(data):
     payload = bytearray(video("v", labels=(1, 2), frames=data.draw(st.integers(1, 4))))

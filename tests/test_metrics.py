@@ -244,7 +244,7 @@ def test_evaluate_refuses_levels_that_do_not_fit():
             metrics.evaluate(scores, labels, levels)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), st.sampled_from([np.float32, np.float64]))
 def test_any_finite_scores_rank_as_they_compare(data, dtype):
     """Also where a table over the range of scores could go wrong: huge, tiny, subnormal, -0.0 and 0.0."""

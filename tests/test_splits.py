@@ -25,7 +25,7 @@ def sizes(split):
 AMOUNTS = st.integers(1, 40) | st.floats(0.01, 0.6) | st.just("rest")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(3, 120), st.integers(0, 9), AMOUNTS, AMOUNTS, AMOUNTS, st.integers(1, 4), st.integers(1, 20))
 def test_counts_are_exact_or_refused(total, seed, train, tune, pool, draws, size):
     wanted = [train, tune, pool]
@@ -48,7 +48,7 @@ def test_counts_are_exact_or_refused(total, seed, train, tune, pool, draws, size
     assert not split.disjoint or len(set(split.draws.ravel().tolist())) == draws * size
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.permutations(range(60)), st.integers(0, 3))
 def test_roles_follow_the_video_not_its_place(order, seed):
     names = ids(60)

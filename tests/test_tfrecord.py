@@ -58,7 +58,7 @@ def test_records_are_found_at_their_offsets_in_any_order(tmp_path):
 LONG = [b"a" * 30, bytes(100), b"\x00\x01" * 6000, b"b" * 11, b"end"]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_flipped_bit_costs_its_record_alone(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "flipped.tfrecord"
