@@ -11,13 +11,14 @@ import threading
 import time
 from base64 import b64encode
 from collections import defaultdict, deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from replicate.data.download import Sources
 from replicate.data.web import Client, Patience
 
-QUICK = Patience(attempts=4, read=3.0, longest_asked=10_000)
+QUICK = Patience(attempts=4, longest_asked=10_000)
 
 
 class Hasty(Client):
@@ -62,7 +63,7 @@ class Fault:
         status, headers: answer with this instead of a file.
         silent: close the connection without an answer.
         drop: close it after so many bytes of the body, its announced length notwithstanding.
-        stall: seconds of silence after `drop` bytes instead of closing at once.
+        stall: after `drop` bytes there is silence until the client goes, instead of closing at once.
         truncate: announce and send only so many bytes, as if the file ended there.
         flip: position in the file of a byte that arrives with all bits inverted.
         ignore_range: send the whole file though a part was asked for.
@@ -77,7 +78,7 @@ class Fault:
     headers: dict = field(default_factory=dict)
     silent: bool = False
     drop: int | None = None
-    stall: float = 0.0
+    stall: bool = False
     truncate: int | None = None
     flip: int | None = None
     ignore_range: bool = False
@@ -227,8 +228,8 @@ class FaultyServer:
                 try:
                     for start in range(0, cut, 1 << 14):
                         piece = body[start : min(cut, start + (1 << 14))]
+                        server.sent += len(piece)  # before the client can know of it
                         self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if self._chunked else piece)
-                        server.sent += len(piece)
                         time.sleep(server.pace)
                 except OSError:
                     return  # the client is gone
@@ -236,12 +237,15 @@ class FaultyServer:
                     self.wfile.write(b"0\r\n\r\n")
                 if fault.drop is not None:
                     self.wfile.flush()
-                    time.sleep(fault.stall)
+                    if fault.stall:
+                        with suppress(OSError):
+                            self.connection.recv(1)
                     self._break()
 
             def _break(self) -> None:
                 """Close as a crash does, whatever was announced."""
                 self.close_connection = True
-                self.connection.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError):  # the client was first
+                    self.connection.shutdown(socket.SHUT_RDWR)
 
         return Handler

@@ -8,12 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import tracemalloc
 
 import numpy as np
 import psutil
 import pytest
+from patience import PATIENCE, wait_for_the_end_of, wait_until
 from records import TWO, flip, sequence, video, write
 
 from replicate.data import index as indexing
@@ -25,7 +25,6 @@ from replicate.errors import DataError
 from replicate.record import read_json
 
 IDS = [["a0", "a1", "a2"], ["b0"], ["c0", "c1"]]
-PATIENCE = 60  # seconds; a machine may be busy
 NAMES = ["part0.tfrecord", "part1.tfrecord", "part2.tfrecord"]
 
 
@@ -155,9 +154,7 @@ build_index(TWO, root, find_shards(root, ["*.tfrecord"]), Path({str(out)!r}), pr
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     build = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL, env=environment)
-    deadline = time.monotonic() + PATIENCE
-    while len(list((out / "parts").glob("*.npz"))) < parts and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: len(list((out / "parts").glob("*.npz"))) >= parts or build.poll() is not None, "parts")
     return build
 
 
@@ -172,7 +169,7 @@ def test_killed_with_its_processes_it_goes_on_and_reads_no_shard_twice(tmp_path,
     readers = psutil.Process(running.pid).children()
     running.send_signal(sent)
     running.wait(PATIENCE)
-    assert not psutil.wait_procs(readers, timeout=PATIENCE)[1]
+    wait_for_the_end_of(readers)
     assert sorted(path.name for path in out.iterdir()) == ["parts"]
     assert sorted(path.name for path in (out / "parts").iterdir()) == [f"{n:06d}.npz" for n in (0, 1, 2, 3, 5)]
     (tmp_path / "later").replace(corpus / names[4])

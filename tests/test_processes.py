@@ -13,11 +13,10 @@ import time
 
 import psutil
 import pytest
+from patience import PATIENCE, wait_for_the_end_of
 
 from replicate.data.processes import AHEAD, WORTH_A_PROCESS, in_order, processes_for
 from replicate.errors import ConfigurationError, IncompleteRun
-
-PATIENCE = 60  # seconds; a machine may be busy
 
 
 def children():
@@ -124,8 +123,7 @@ with in_order(time.sleep, [0, 600, 600], 2) as results:
     assert len(started) == 2
     parent.send_signal(sent)
     parent.wait(PATIENCE)
-    _, alive = psutil.wait_procs(started, timeout=PATIENCE)
-    assert not alive
+    wait_for_the_end_of(started)
 
 
 def environment():

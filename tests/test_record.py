@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from patience import wait_until
 
 from replicate import record
 
@@ -38,11 +39,10 @@ def test_kill_at_any_moment_leaves_old_or_new(tmp_path):
         "while True:\n"
         "    for letter in 'ab': record.write_text(sys.argv[1], letter * 3_000_000)\n"
     )
-    path = tmp_path / "file"
     for attempt in range(4):
+        path = tmp_path / f"file{attempt}"
         process = subprocess.Popen([sys.executable, "-c", program, str(path)])
-        while not path.exists():
-            time.sleep(0.01)
+        wait_until(path.exists, "the first content")
         time.sleep(0.05 + 0.013 * attempt)
         process.send_signal(signal.SIGKILL)
         process.wait()
