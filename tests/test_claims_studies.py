@@ -96,20 +96,32 @@ def test_a_grid_without_the_papers_cell_or_of_another_profile(tmp_path):
         judging.judge(folder)
 
 
-def ablation(folder, gains, half=0.002):
-    """Rows by key, each with one gain for all metrics."""
+def ablation(folder, gains, half=0.002, seeds=None):
+    """Rows by key, each with one gain for all metrics; `seeds` has its differences by seed."""
+    by_seed = seeds or dict.fromkeys(gains)
     rows = [
         {"key": key, "title": key, "about": "why", "assignments": [], "both": False, "reason": None, "arm": {
             "scores": dict.fromkeys(HEADLINE, 0.4 + gain), "baseline_scores": dict.fromkeys(HEADLINE, 0.4),
             "differences": [
-                {"metric": metric, "difference": gain, "interval": [gain - half, gain + half], "p": 0.5, "reason": None}
+                {"metric": metric, "difference": gain, "interval": [gain - half, gain + half], "p": 0.5, "reason": None,
+                 "seeds": noise_of(by_seed[key])}
                 for metric in HEADLINE
             ],
             "tune_gap": [0.4], "status": ["finished"], "baseline_status": ["finished"], "parameters": 1,
         }}
         for key, gain in gains.items()
     ]  # fmt: skip
-    study(folder, "ablate", rows=rows)
+    study(folder, "ablate", seeds=list(range(len(next(iter(by_seed.values())) or [0]))), rows=rows)
+
+
+def noise_of(differences):
+    """What a comparison says of differences by seed; None without."""
+    if differences is None:
+        return None
+    mean, half = np.mean(differences), stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
+    interval = [mean - half, mean + half]
+    unread = {"p": 0.5, "p_welch": 0.5, "detectable": half, "two_level_interval": interval}
+    return {"differences": differences, "mean": mean, "sd": np.std(differences, ddof=1), "interval": interval, **unread}
 
 
 @pytest.mark.parametrize(("shuffled", "verdict"), [(0.0, SUPPORTED), (0.009, INCONCLUSIVE), (0.03, REFUTED)])
@@ -121,6 +133,22 @@ def test_a_gain_that_survives_shuffling_is_no_gain_of_order(tmp_path, shuffled, 
     found = judged(folder)[ORDER]
     assert found.verdict == verdict and found.effect == pytest.approx(0.01 - shuffled)
     assert f"TC-RNN: GAP +1.00 as run, {100 * shuffled:+.2f} shuffled." in found.evidence
+
+
+def test_rows_with_several_seeds_are_paired_by_seed_and_their_noise_counts(tmp_path):
+    as_run, shuffled = [0.01, 0.02, 0.03], [0.004, 0.012, 0.026]
+    folder = write_fixture(tmp_path, seeds=(0, 1, 2))
+    ablation(folder, {"as_run": 0.02, "shuffled": 0.014}, half=1e-5, seeds={"as_run": as_run, "shuffled": shuffled})
+    found = judged(folder)[ORDER]
+    assert found.verdict == UNTESTABLE  # the gain itself is not clear over seeds: 0.02 +- 0.025
+    as_run, shuffled = [0.018, 0.02, 0.022], [0.012, 0.012, 0.018]
+    ablation(folder, {"as_run": 0.02, "shuffled": 0.014}, half=1e-5, seeds={"as_run": as_run, "shuffled": shuffled})
+    found = judged(folder)[ORDER]
+    half = stats.t.ppf(0.975, 2) * stats.sem([0.006, 0.008, 0.004])
+    assert found.interval == pytest.approx((0.006 - half, 0.006 + half)) and found.verdict == SUPPORTED
+    table = make_study_table(folder / "records" / "ablate-tc_rnn.json")[0].read_text()
+    low, high = (100 * each for each in noise_of(as_run)["interval"])
+    assert f"+2.00 [+{low:.2f}, +{high:.2f}]" in table and "intervals over test videos and training seeds" in table
 
 
 def test_without_a_gain_there_is_none_to_explain(tmp_path):

@@ -20,6 +20,11 @@ class Study(Record):
     seeds: tuple[int, ...]
     configuration: dict[str, Any]  # the profile that the variants start from
 
+    @property
+    def noise(self) -> str:
+        """What the intervals of its differences speak of."""
+        return "test videos and training seeds" if len(self.seeds) > 1 else "test videos"
+
 
 PAPER_GRID = {"coherence.kernel_size": (5, 9, 13, 17, 21), "coherence.maps": (1, 2, 4, 8, 16)}  # section 4.2
 
@@ -60,6 +65,14 @@ class OverallDifference(Record):
     p: float | None
     seeds: SeedNoise | None = None  # null with one seed
     reason: str | None = None
+
+    @property
+    def spanning(self) -> Interval | None:
+        """`interval`, widened to the one over seeds where there are several."""
+        if self.interval is None or self.seeds is None:
+            return self.interval
+        (low, high), (lowest, highest) = self.interval, self.seeds.interval
+        return min(low, lowest), max(high, highest)
 
 
 class Arm(Record):

@@ -105,6 +105,20 @@ def of_difference(found: Difference) -> Estimate:
     bounds = found.simultaneous or found.interval
     if found.seeds is None:
         return Estimate(found.difference, bounds, bounds, found.detectable, TEST_NOISE)
-    low, high = found.seeds.interval
-    span = (min(bounds[0], low), max(bounds[1], high))
-    return Estimate(found.difference, span, span, max(found.detectable, found.seeds.detectable), BOTH_NOISES)
+    over_seeds = Estimate(found.difference, found.seeds.interval, found.seeds.interval, found.seeds.detectable, "")
+    return widest(Estimate(found.difference, bounds, bounds, found.detectable, TEST_NOISE), over_seeds)
+
+
+def widest(over_videos: Estimate, over_seeds: Estimate) -> Estimate:
+    """One figure whose interval spans what other videos and what other trainings would move."""
+    return Estimate(
+        effect=over_videos.effect,
+        interval=_span(over_videos.interval, over_seeds.interval),
+        wide=_span(over_videos.wide, over_seeds.wide),
+        detectable=max(over_videos.detectable, over_seeds.detectable),
+        noise=BOTH_NOISES,
+    )
+
+
+def _span(one: Interval, other: Interval) -> Interval:
+    return min(one[0], other[0]), max(one[1], other[1])

@@ -12,7 +12,7 @@ from scipy import stats
 
 from replicate.columns import COLUMNS
 from replicate.report.claims.claim import Claim
-from replicate.report.claims.contrast import ALPHA, POWER, TEST_NOISE, Estimate, summarise
+from replicate.report.claims.contrast import ALPHA, POWER, TEST_NOISE, Estimate, summarise, widest
 from replicate.report.claims.training import COHERENT
 from replicate.report.claims.verdicts import INCONCLUSIVE, SUPPORTED, Judgement, Part, judge_parts, untestable
 from replicate.report.records import Records
@@ -146,7 +146,7 @@ def _needs_order(records: Records) -> Judgement:
 def _has_gain(arms: dict[str, Arm], metric: str) -> bool:
     """Whether the increment as run lies above 0: what is no gain comes from nothing."""
     return any(
-        each.metric == metric and each.interval is not None and each.interval[0] > 0
+        each.metric == metric and each.spanning is not None and each.spanning[0] > 0
         for each in arms["as_run"].differences
     )
 
@@ -195,7 +195,8 @@ def _arms(study: AblateRecord) -> dict[str, Arm]:
 
 
 def _apart(one: Arm, other: Arm, metric: str, among: int) -> Estimate | None:
-    """One arm's increment minus another's; taken as independent, which is too wide where the videos are the same."""
+    """One arm's increment minus another's: paired over seeds; over videos taken as independent, which is too wide where
+    the videos are the same."""
     found = [next(each for each in arm.differences if each.metric == metric) for arm in (one, other)]
     if any(each.difference is None or each.interval is None for each in found):
         return None
@@ -205,7 +206,11 @@ def _apart(one: Arm, other: Arm, metric: str, among: int) -> Estimate | None:
     wide = error * float(stats.norm.ppf(1 - ALPHA / 2 / among))
     detectable = error * (quantile + float(stats.norm.ppf(POWER)))
     bounds = (effect - quantile * error, effect + quantile * error)
-    return Estimate(effect, bounds, (effect - wide, effect + wide), detectable, TEST_NOISE)
+    over_videos = Estimate(effect, bounds, (effect - wide, effect + wide), detectable, TEST_NOISE)
+    if any(each.seeds is None for each in found):
+        return over_videos
+    paired = np.subtract(found[0].seeds.differences, found[1].seeds.differences)[:, None]
+    return widest(over_videos, summarise(paired, among=among))
 
 
 def _label_prior(records: Records) -> Judgement:

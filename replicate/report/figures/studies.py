@@ -181,7 +181,7 @@ def _heads(figure: Figure, table: pd.DataFrame, record: GridRecord) -> None:
 def _arm(arm: Arm, metric: str) -> dict[str, object]:
     """The numbers of one arm and metric."""
     found = next(each for each in arm.differences if each.metric == metric)
-    low, high = found.interval or (None, None)
+    low, high = found.spanning or (None, None)
     scores = {"score": arm.scores[metric], "baseline": arm.baseline_scores[metric]}
     return {"metric": metric, "gain": found.difference, "low": low, "high": high} | scores
 
@@ -221,8 +221,9 @@ def draw_ablations(record: AblateRecord, name: str) -> Drawing:
     figure.legend(handles=kinds, loc="outside lower center", ncols=2)
     left_out = [row.title for row in record.rows if not row.arm]
     caption = (
-        "A variant minus its own baseline, overall, mean over the test draws; line: 95 % interval over test videos, "
-        "pointwise. Circles: only the layer changes. Squares: the baseline is trained under the same change. "
+        "A variant minus its own baseline, overall, mean over the test draws; line: 95 % interval over "
+        f"{record.noise}, pointwise. Circles: only the layer changes. "
+        "Squares: the baseline is trained under the same change. "
         f"{_noise(record)}" + (f" Not possible here: {', '.join(left_out)}." if left_out else "")
     )
     return Drawing(name, title, caption, figure, table)
@@ -254,7 +255,7 @@ def draw_multiverse(record: MultiverseRecord, name: str) -> Drawing:
     aliases = "; ".join(" and ".join(group) for group in record.aliases)
     caption = (
         f"Gain of GAP over {COLUMNS[record.baseline].title} under {len(record.runs)} combinations of readings, in "
-        "order, with 95 % intervals over test videos, pointwise; below, which reading of each factor it is. "
+        f"order, with 95 % intervals over {record.noise}, pointwise; below, which reading of each factor it is. "
         f"Lines: {' and '.join(each.title for each in record.references)}, outside the factorial. {record.design}; "
         f"two-factor interactions {aliases} cannot be told apart. {_noise(record)}"
     )

@@ -113,7 +113,7 @@ def _ablate(record: AblateRecord) -> tuple[str, tuple]:
     about = [[row.title, changed_fields(record, row), row.about or row.reason] for row in record.rows]
     notes = [
         f"GAP of {title} and of {baseline}, overall, in percent; gains over that baseline in percentage points with "
-        f"95 % intervals over test videos, pointwise, not adjusted for the number of rows. {_seeds(record)}",
+        f"95 % intervals over {record.noise}, pointwise, not adjusted for the number of rows. {_seeds(record)}",
         f"Rows with * train {baseline} under the same change and are compared with that one.",
     ]
     text = _page(
@@ -156,7 +156,7 @@ def alike(record: AblateRecord) -> list[str]:
 def _gain(found: OverallDifference) -> str:
     if found.difference is None:
         return "-"
-    return f"{signed(found.difference, 2)} {interval(found.interval, 2)}".strip()
+    return f"{signed(found.difference, 2)} {interval(found.spanning, 2)}".strip()
 
 
 def changed_fields(record: AblateRecord, row: AblateRow) -> str:
@@ -173,7 +173,7 @@ def _arms_csv(arms: Sequence[tuple[object, dict[str, object], Arm]]) -> tuple:
     rows = []
     for name, levels, arm in arms:
         for found in arm.differences:
-            low, high = found.interval or (None, None)
+            low, high = found.spanning or (None, None)
             values = arm.scores[found.metric], arm.baseline_scores[found.metric], found.difference, low, high, found.p
             tune = " ".join(map(str, arm.tune_gap))
             rows.append([name, *levels.values(), found.metric, *values, tune, " ".join(arm.status)])
@@ -208,8 +208,8 @@ def _verdict(record: MultiverseRecord, metric: str) -> str:
     found = [next(each for each in run.arm.differences if each.metric == metric) for run in record.runs]
     known = [each for each in found if each.difference is not None]
     above = sum(each.difference > 0 for each in known)
-    clear = sum(each.interval is not None and each.interval[0] > 0 for each in known)
-    below = sum(each.interval is not None and each.interval[1] < 0 for each in known)
+    clear = sum(each.spanning is not None and each.spanning[0] > 0 for each in known)
+    below = sum(each.spanning is not None and each.spanning[1] < 0 for each in known)
     baseline = COLUMNS[record.baseline].title
     return (
         f"{metric}: above {baseline} in {above} of {len(known)} readings; interval above zero in {clear}, "
