@@ -5,8 +5,9 @@ against a run that was left alone.
 
 Two folders: in one the command runs through; in the other its process is killed by SIGKILL at random moments (named by
 --seed), and it must take its worker processes along. Everything under both run directories is compared, but for what
-is declared to be durations: timings.json and log.txt. Measured speeds (the `time` stage) differ by nature, so the first
-run's are put in place of the second's before tables, figures and report are compared. Exit code 1 if a file differs.
+is declared to be durations or times: timings.json, log.txt and what is remembered of files. Measured speeds (the `time`
+stage) differ by nature, so the first run's are put in place of the second's before tables, figures and report are
+compared. Exit code 1 if a file differs.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from pathlib import Path
 import click
 import psutil
 
-UNCOMPARED = ("timings.json", "log.txt", ".lock", ".lock-holder.json")
+UNCOMPARED = ("timings.json", "log.txt", ".lock", ".lock-holder.json", ".fingerprints.json")
 LONGEST_PAUSE = 2.0  # seconds from a line to a kill; about as long as a job of the tiny profile
 ORPHAN_SECONDS = 30  # how long worker processes may take to notice that their parent is gone
 

@@ -18,7 +18,7 @@ from records import TWO, flip, sequence, video, write
 
 from replicate.data import index as indexing
 from replicate.data.batches import RecordSource
-from replicate.data.index import Index, build_index, find_shards, fingerprint
+from replicate.data.index import Index, build_index, find_shards
 from replicate.data.tfrecord import FOOTER, HEADER, RecordError, iterate_records
 from replicate.data.verify import verify
 from replicate.errors import DataError
@@ -277,14 +277,6 @@ def test_an_id_that_occurs_twice_is_refused_with_both_places(corpus, tmp_path):
 def test_a_pattern_that_matches_nothing_is_named(corpus):
     with pytest.raises(DataError, match=r"no file under .* matches 'train/\*'; is --data-dir"):
         find_shards(corpus, ["*.tfrecord", "train/*"])
-
-
-def test_fingerprint_tells_size_and_ends_apart(corpus):
-    before = fingerprint(corpus, NAMES)
-    assert [row[:2] for row in before] == [(name, os.path.getsize(corpus / name)) for name in NAMES]
-    flip(corpus / NAMES[1], 3)
-    after = fingerprint(corpus, NAMES)
-    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]
 
 
 BAD = {

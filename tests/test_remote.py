@@ -8,13 +8,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import fsspec
 import numpy as np
 import pytest
+from patience import wait_until
 from records import TWO, indexed
 from test_batches import VIDEOS
 from test_workers import content
 
 from replicate.data import prefetch, remote
 from replicate.data.batches import RecordSource
-from replicate.data.index import Index, build_index, find_shards, fingerprint, sizes_of
+from replicate.data.fingerprints import fingerprint
+from replicate.data.index import Index, build_index, find_shards, sizes_of
 from replicate.data.order import epoch_order, shard_order, share
 from replicate.data.prefetch import RemoteRecords, plan
 from replicate.data.reading import source_of
@@ -332,9 +334,5 @@ def test_records_are_fetched_before_their_batch_is_asked_for(root, local, monkey
     monkeypatch.setattr(prefetch.RemoteFile, "fetch", note)
     feed = RemoteRecords(at(local, root), TWO, 6, requests=3).stream(share(np.arange(VIDEOS), 2))
     next(feed)
-    for _ in range(1000):
-        if len(fetched) == 8:
-            break
-        threading.Event().wait(0.01)
-    assert len(fetched) == 8, "the batch's two, and twice as many as may be asked for at once"
+    wait_until(lambda: len(fetched) == 8, "the batch's two, and twice as many as may be asked for at once")
     feed.close()

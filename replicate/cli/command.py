@@ -43,7 +43,8 @@ class Command:
 
     def variant(self, name: str, assignments: Iterable[str], aggregate: Job | None = None) -> Graph:
         """The graph of the command's profile with some fields changed; jobs that do not depend on them are the same."""
-        return Graph(with_changes(self.profile, assignments), self.settings.data_dir, fingerprint, name, aggregate)
+        identity = functools.partial(fingerprint, runs=self.settings.runs)
+        return Graph(with_changes(self.profile, assignments), self.settings.data_dir, identity, name, aggregate)
 
     def finish(self, targets: list[Job], scheduler: str | None = None) -> None:
         """Bring targets to done and print where each result lies."""
@@ -58,7 +59,8 @@ def resolve(profile: str, assignments: tuple[str, ...], data_dir: str | None, ou
     loaded = load_profile(profile, assignments)
     words = tuple(shlex.quote(word) for word in ["replicate", *sys.argv[1:]])
     settings = engine.Settings(loaded, Path(out), _data_folder(loaded, data_dir) if data_dir else None, words)
-    return Command(loaded, Graph(loaded, settings.data_dir, fingerprint), settings)
+    identity = functools.partial(fingerprint, runs=settings.runs)
+    return Command(loaded, Graph(loaded, settings.data_dir, identity), settings)
 
 
 def _data_folder(profile: Profile, given: str) -> Path | RemotePath:
@@ -76,17 +78,17 @@ def _data_folder(profile: Profile, given: str) -> Path | RemotePath:
     return RemotePath.of(given)
 
 
-def fingerprint(data_dir: Path | RemotePath, profile: Profile) -> Any:
-    """Identity of the dataset's shards: names, sizes, and digests of their ends."""
-    return _fingerprint(data_dir, profile.dataset.shards)
+def fingerprint(data_dir: Path | RemotePath, profile: Profile, runs: Path | None = None) -> Any:
+    """Identity of the dataset's shards: names, sizes, and digests of their ends, which the run directory remembers."""
+    return _fingerprint(data_dir, profile.dataset.shards, runs)
 
 
 @functools.cache  # the graphs of a study ask for the same files
-def _fingerprint(data_dir: Path | RemotePath, patterns: tuple[str, ...]) -> Any:
-    from replicate.data import index
+def _fingerprint(data_dir: Path | RemotePath, patterns: tuple[str, ...], runs: Path | None) -> Any:
+    from replicate.data import fingerprints, index
 
     shards = index.find_shards(data_dir, list(patterns))
-    return [list(row) for row in index.fingerprint(data_dir, shards)]
+    return [list(row) for row in fingerprints.fingerprint(data_dir, shards, runs)]
 
 
 def shared_options(function: Callable[..., None]) -> Callable[..., None]:

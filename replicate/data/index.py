@@ -8,11 +8,10 @@ the columns and reads nothing.
 
 import contextlib
 import glob
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,8 +28,6 @@ from replicate.errors import DataError
 from replicate.record import atomic_file, canonical_json, read_json, write_json
 
 COLUMNS = ("shard", "record", "offset", "frames", "ids", "label_offsets", "label_values")
-_ENDS = 1 << 16  # bytes
-_ASKED_AT_ONCE = 256  # files of a remote store
 
 
 def find_shards(root: Path | RemotePath, patterns: list[str]) -> list[str]:
@@ -48,44 +45,6 @@ def find_shards(root: Path | RemotePath, patterns: list[str]) -> list[str]:
             raise DataError(f"no file under {root} matches {pattern!r}; {remedy}")
         names.update(found)
     return sorted(names)
-
-
-def fingerprint(root: Path | RemotePath, shards: list[str]) -> list[tuple[str, int, str]]:
-    """(name, bytes, SHA-256 of the first and last 64 KiB) of each shard: cheap enough to ask at every command.
-
-    It tells corpora apart; it does not find a flipped bit in the middle, which the CRC of each read does. A corpus has
-    the same one wherever it lies.
-
-    Raises:
-        RecordError: a shard is missing, or may not be read.
-        IncompleteRun: a remote store did not answer.
-    """
-    ends = _remote_ends if isinstance(root, RemotePath) else _local_ends
-    try:
-        return [(name, size, hashlib.sha256(both).hexdigest()) for name, size, both in ends(root, shards)]
-    except OSError as error:
-        raise RecordError(error.filename or str(root), None, None, f"cannot be read: {error.strerror}") from None
-
-
-def _local_ends(root: Path, shards: list[str]) -> Iterator[tuple[str, int, bytes]]:
-    """(name, bytes, first and last 64 KiB) of each file, one after the other: thousands have a gigabyte of ends."""
-    for name in shards:
-        with open(root / name, "rb") as file:
-            size, first = os.fstat(file.fileno()).st_size, file.read(_ENDS)
-            file.seek(max(0, size - _ENDS))
-            yield name, size, first + file.read(_ENDS)
-
-
-def _remote_ends(root: RemotePath, shards: list[str]) -> Iterator[tuple[str, int, bytes]]:
-    """The same of a remote store, of some files at once."""
-    sizes = root.sizes(shards)
-    for at in range(0, len(shards), _ASKED_AT_ONCE):
-        names, some = shards[at : at + _ASKED_AT_ONCE], sizes[at : at + _ASKED_AT_ONCE]
-        begins = [begin for size in some for begin in (0, max(0, size - _ENDS))]
-        ends = [end for size in some for end in (min(size, _ENDS), size)]
-        parts = root.parts([name for name in names for _ in range(2)], begins, ends)
-        for name, size, first, last in zip(names, some, parts[::2], parts[1::2], strict=True):
-            yield name, size, first + last
 
 
 def sizes_of(root: Path | RemotePath, shards: list[str]) -> list[int]:
