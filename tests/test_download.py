@@ -143,9 +143,13 @@ def test_a_hostile_plan_is_refused_before_anything_is_written(name, server, tmp_
         ("[]", "is no plan"),
         ("{", "is no plan"),
         ('{"files": 3}', "is no plan"),
+        ('{"files": ["a.tfrecord"]}', "is no plan"),
+        ("[" * 100_000, "is no plan"),
+        ('{"files": ' * 100_000, "is no plan"),
         ('{"files": {}}', "lists no files"),
         ('{"files": {"a.tfrecord": "xyz"}}', "MD5 of a.tfrecord is 'xyz', which is none"),
         ('{"files": {"a.tfrecord": 3}}', "MD5 of a.tfrecord is 3, which is none"),
+        ('{"files": {"a.tfrecord": "%s"}}' % ("AB" * 16), "MD5 of a.tfrecord is 'ABAB.*', which is none"),
     ],
 )
 def test_what_is_no_plan_is_refused(text, says):

@@ -18,11 +18,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import requests
 from patience import wait_until
 
 from replicate.data import transfer, web
 from replicate.data.transfer import DiskFullError, Remote, fetch, part_path
-from replicate.data.web import BrokenTransferError, ChangedUpstreamError, Patience, UnavailableError
+from replicate.data.web import (
+    BrokenTransferError,
+    ChangedUpstreamError,
+    Patience,
+    UnavailableError,
+    Version,
+    content_range,
+    retry_after,
+)
 from replicate.errors import DataError
 from tests.http_faults import QUICK, Fault, FaultyServer, File, Hasty
 
@@ -380,3 +389,14 @@ def test_a_killed_process_loses_nothing(server, tmp_path):
 
 def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+@pytest.mark.parametrize("value", ["²", "-1", "9" * 5000, "", "1e3", "Mon, 01 Jan 0001 00:00:00 GMT"])
+def test_headers_that_are_no_numbers_tell_nothing(value):
+    answer = requests.Response()
+    answer.status_code = 200
+    answer.headers["Content-Length"] = value
+    assert Version.of(answer).size is None
+    answer.headers["Content-Range"] = f"bytes {value}-{value}/{value}"
+    assert content_range(answer) == (None, None)
+    assert not retry_after(value)

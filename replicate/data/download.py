@@ -119,7 +119,7 @@ def read_plan(text: str, url: str) -> dict[str, str]:
     try:
         files = json.loads(text)["files"]
         items = list(files.items())
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UnavailableError(
             f'{url}: is no plan of the form {{"files": {{name: MD5}}}}; nothing was written'
         ) from None

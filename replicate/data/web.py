@@ -23,7 +23,8 @@ USER_AGENT = f"temporal-coherence-replication/{__version__}"
 # Read from a response's stream, network faults come as urllib3's errors; before that, as those of requests.
 NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError)
 _STRONG_ETAG = re.compile(r'"[^"]*"')
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/([0-9]{1,18}|\*)")
 
 
 class UnavailableError(DataError):
@@ -96,7 +97,8 @@ class Version:
         """The version that a whole (200), partial (206) or HEAD answer is of."""
         headers = response.headers
         length = headers.get("Content-Length", "")
-        size = content_range(response)[1] if response.status_code == 206 else int(length) if length.isdigit() else None
+        stated = int(length) if _NUMBER.fullmatch(length) else None
+        size = content_range(response)[1] if response.status_code == 206 else stated
         etag = headers.get("ETag", "")
         sums = dict(part.strip().split("=", 1) for part in headers.get("X-Goog-Hash", "").split(",") if "=" in part)
         try:
@@ -258,11 +260,11 @@ def retry_after(value: str | None) -> float | None:
     """Seconds of a Retry-After header, which is a number of them or a date; None if it is neither."""
     if value is None:
         return None
-    if value.strip().isdigit():
+    if _NUMBER.fullmatch(value.strip()):
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
