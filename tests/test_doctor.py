@@ -229,6 +229,9 @@ def test_frameworks_that_do_not_load_or_do_not_see_the_gpu(tmp_path, monkeypatch
 
 def test_the_verb_ends_with_0_whatever_it_finds(tmp_path, monkeypatch):
     frameworks(monkeypatch)
+    usage = doctor.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage)  # what changes from one look to the next
+    monkeypatch.setattr(doctor.psutil, "cpu_freq", lambda: None)
     run = CliRunner().invoke
     options = ["--profile", "paper", "--out", str(tmp_path / "runs")]
     text = run(verb, options, env={"REPLICATE_DATA": ""})
