@@ -7,6 +7,7 @@ import os
 
 import pytest
 from click.testing import CliRunner
+from patience import PATIENCE
 
 from replicate.cli import download as cli_download
 from replicate.cli.data import data as data_verbs
@@ -182,12 +183,22 @@ def test_files_that_cannot_be_had_do_not_keep_others_from_coming(server, tmp_pat
 
 
 def test_a_dead_server_is_not_asked_for_every_file(server, tmp_path):
+    """One thread hears of failures while others go on; here they begin a tenth file only if it does not say stop."""
     for name in NAMES:
         server.always[f"/us/frame/train/{name}"] = Fault(500)
+
+    def tried():
+        return {request.path for request in server.log if request.method == "GET" and "/us/" in request.path}
+
+    class Held(Hasty):
+        def wait(self, seconds):
+            if len(tried()) >= 9:
+                self.stop.wait(PATIENCE)
+            super().wait(seconds)
+
     with pytest.raises(IncompleteRun, match=r"files could not be had \(\d+ others were then not tried\)"):
-        fetch(server, tmp_path)
-    tried = {request.path for request in server.log if request.method == "GET" and "/us/" in request.path}
-    assert len(tried) < 15
+        download_yt8m(tmp_path, "frame/train", (1, 1), "us", 4, PlainLines(), Held(), server.sources)
+    assert len(tried()) < 15
 
 
 def test_a_file_that_is_there_is_checked_and_never_overwritten(server, tmp_path):
