@@ -1,10 +1,9 @@
 """The convolutional form of temporal coherence (section 3 of the paper; Eq. 7): the method as the paper ran it."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
+from tc.shapes import check_groups, valid_frames
 from tc.weighted_shifts import weighted_shifts
 
 INITIALISATIONS = ("random", "identity", "box")
@@ -27,7 +26,7 @@ class TemporalConvolution(nn.Module):
 
     def __init__(
         self,
-        kernel_size: int | Sequence[int] = 5,
+        kernel_size: int | list[int] | tuple[int, ...] = 5,
         maps: int = 4,
         initialisation: str = "random",
         groups: int = 1,
@@ -53,7 +52,7 @@ class TemporalConvolution(nn.Module):
             ValueError: a kernel size is even, a number is less than 1, or a word is unknown.
         """
         super().__init__()
-        self.kernel_sizes = (kernel_size,) if isinstance(kernel_size, int) else tuple(kernel_size)
+        self.kernel_sizes = tuple(kernel_size) if isinstance(kernel_size, list | tuple) else (kernel_size,)
         self.maps, self.groups, self.relu = maps, groups, relu
         self.initialisation, self.boundary = initialisation, boundary
         self._check()
@@ -62,8 +61,9 @@ class TemporalConvolution(nn.Module):
         self.reset_parameters()
 
     def _check(self) -> None:
-        if not self.kernel_sizes or any(size < 1 or size % 2 == 0 for size in self.kernel_sizes):
-            raise ValueError(f"kernel_size must be odd to be centred on a frame, not {self.kernel_sizes}")
+        sizes = self.kernel_sizes
+        if not sizes or any(type(size) is not int or size < 1 or size % 2 == 0 for size in sizes):
+            raise ValueError(f"kernel_size must be odd to be centred on a frame, e.g. 5 or (1, 5, 9), not {sizes}")
         if self.maps < 1 or self.groups < 1:
             raise ValueError(f"maps and groups must be 1 or more, not {self.maps} and {self.groups}")
         if self.initialisation not in INITIALISATIONS:
@@ -111,15 +111,10 @@ class TemporalConvolution(nn.Module):
             (batch, time, channels), zero outside the mask.
 
         Raises:
-            ValueError: the channels are no multiple of `groups`, or the mask is of another shape.
+            ValueError: the channels are no multiple of `groups`, or values or mask are of another shape or type.
         """
-        if values.shape[2] % self.groups:
-            raise ValueError(f"{values.shape[2]} channels are no multiple of {self.groups} groups")
-        valid = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device) if mask is None else mask
-        if valid.shape != values.shape[:2]:
-            raise ValueError(
-                f"mask must be {tuple(values.shape[:2])}, (batch, time) of the values, not {tuple(mask.shape)}"
-            )
+        valid = valid_frames(values, mask)
+        check_groups(values, self.groups)
         if self.boundary == "zero":
             return self._smooth(values, valid)
         time, reach = values.shape[1], max(self.kernel_sizes) // 2

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from tc.convolution import TemporalConvolution
 from tc.neighbourhood import NeighbourhoodSum
+from tc.shapes import valid_frames
 
 
 class DistanceConvolution(nn.Module):
@@ -44,7 +45,11 @@ class DistanceConvolution(nn.Module):
 
         Returns:
             (batch, time, channels), zero outside the mask.
+
+        Raises:
+            ValueError: as the parts.
         """
+        valid_frames(values, mask)
         layer, repeats = self.convolution, values.shape[2] // self.convolution.groups
 
         def one_map(taps: Tensor, bias: Tensor) -> Tensor:

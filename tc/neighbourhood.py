@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tc.boundaries import distances, unbroken
+from tc.shapes import check_groups, valid_frames
 
 
 class NeighbourhoodSum(nn.Module):
@@ -41,8 +42,8 @@ class NeighbourhoodSum(nn.Module):
             sign: -1, or +1 for the exponent as Eqs. 2, 3 and 5 print it, which grows with distance (erratum 1).
             include_self: i is its own neighbour, as in Eq. 8 (erratum 4): s_i counts twice.
             normalise: divide by the sum of the weights, to smooth without sharpening (erratum 8).
-            boundary: z_ij: one value for all pairs, or a detector, (batch, time, width) -> (batch, time - 1)
-                (erratum 43).
+            boundary: z_ij: one value for all pairs, in [0, 1], or a detector, called as detector(features, mask) ->
+                (batch, time - 1) (erratum 43).
             groups: equal parts of the channels and of the features, each with weights of its own.
 
         Raises:
@@ -51,6 +52,10 @@ class NeighbourhoodSum(nn.Module):
         super().__init__()
         if reach < 0 or sign not in (-1, 1) or groups < 1:
             raise ValueError(f"reach must be 0 or more, sign -1 or +1, groups 1 or more; not {reach}, {sign}, {groups}")
+        if not isinstance(boundary, nn.Module) and not (isinstance(boundary, int | float) and 0 <= boundary <= 1):
+            raise ValueError(
+                f"boundary must be a number from 0 to 1, or a detector such as DistanceDetector, not {boundary!r}"
+            )
         self.reach, self.sign, self.include_self, self.normalise = reach, sign, include_self, normalise
         self.boundary, self.groups = boundary, groups
 
@@ -73,11 +78,13 @@ class NeighbourhoodSum(nn.Module):
 
         Returns:
             (batch, time, channels), of the type of `values`.
+
+        Raises:
+            ValueError: something is of another shape or type.
         """
-        if mask is None:
-            mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+        mask = self._checked(values, features, mask, boundary)
         if boundary is None and isinstance(self.boundary, nn.Module):
-            boundary = unbroken(self.boundary(features), self.reach)
+            boundary = unbroken(self.boundary(features, mask), self.reach)
         grouped = values.unflatten(-1, (self.groups, -1))  # (batch, time, groups, channels of one)
         parts = features.unflatten(-1, (self.groups, -1))
         if taps is None:
@@ -93,6 +100,22 @@ class NeighbourhoodSum(nn.Module):
             if self.normalise:
                 total = total + nn.functional.pad(weight, earlier) + nn.functional.pad(weight, later)
         return (summed / total if self.normalise else summed).flatten(-2)
+
+    def _checked(self, values: Tensor, features: Tensor, mask: Tensor | None, boundary: Tensor | None) -> Tensor:
+        """The mask, if all that `forward` is given fits together."""
+        mask = valid_frames(values, mask)
+        if features.dim() != 3 or features.shape[:2] != mask.shape:
+            raise ValueError(
+                f"features must be {tuple(mask.shape)} and a width, as the values, not {tuple(features.shape)}"
+            )
+        check_groups(values, self.groups)
+        check_groups(features, self.groups, "features")
+        if boundary is not None and boundary.shape != (*mask.shape, self.reach):
+            raise ValueError(
+                f"boundary must be {(*mask.shape, self.reach)}, (batch, time, reach), as unbroken makes it, not "
+                f"{tuple(boundary.shape)}"
+            )
+        return mask
 
     def _weight(self, parts: Tensor, mask: Tensor, boundary: Tensor | None, offset: int) -> Tensor:
         """(batch, time - offset, groups, 1): what frames i and i + offset count to each other."""

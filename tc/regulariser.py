@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from tc.shapes import valid_frames
+
 
 class LabelPrior(nn.Module):
     """lambda L_labelprior of Eq. 1: frames of one segment should have similar predictions.
@@ -36,9 +38,15 @@ class LabelPrior(nn.Module):
 
         Returns:
             (batch,): to be added to each video's loss.
+
+        Raises:
+            ValueError: something is of another shape or type.
         """
-        if mask is None:
-            mask = torch.ones(frame_logits.shape[:2], dtype=torch.bool, device=frame_logits.device)
+        mask = valid_frames(frame_logits, mask, "frame_logits")
+        if continuity is not None and continuity.shape != mask[:, 1:].shape:
+            raise ValueError(
+                f"continuity must be {tuple(mask[:, 1:].shape)}, (batch, time - 1), not {tuple(continuity.shape)}"
+            )
         probabilities = frame_logits.to(torch.promote_types(frame_logits.dtype, torch.float32)).sigmoid()
         together = (mask[:, :, None] & mask[:, None, :]).to(probabilities.dtype)  # (batch, time, time): in one segment
         if continuity is not None:

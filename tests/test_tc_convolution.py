@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import tc
+from tc import weighted_shifts
 
 VIDEOS, TIME, CHANNELS = 3, 9, 6
 LENGTHS = (9, 5, 1)
@@ -223,6 +224,43 @@ def test_channels_that_groups_do_not_divide_are_refused(channels, groups):
         tc.TemporalConvolution(groups=groups)(torch.zeros(2, TIME, channels))
 
 
-def test_a_mask_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match="mask"):
-        tc.TemporalConvolution()(torch.zeros(2, TIME, CHANNELS), torch.ones(1, TIME, dtype=torch.bool))
+def results_and_gradients(made, values, mask):
+    values = values.clone().requires_grad_()
+    result = made(values, mask)
+    return [result, *torch.autograd.grad(result.square().sum(), (values, *made.parameters()))]
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_a_batch_of_several_parts_is_one(options, monkeypatch):
+    """A large batch is worked off in parts that fit the cache; here two videos at a time."""
+    values = torch.randn(5, TIME, CHANNELS, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(TIME) < torch.tensor([9, 5, 1, 7, 3])[:, None]
+    made = layer(**options)
+    whole = results_and_gradients(made, values, mask)
+    monkeypatch.setattr(weighted_shifts, "CACHE_VALUES", 2 * TIME * CHANNELS)
+    for part, expected in zip(results_and_gradients(made, values, mask), whole, strict=True):
+        torch.testing.assert_close(part, expected)
+
+
+def test_gradients_of_bfloat16_kernels_are_summed_in_more_than_8_bits(monkeypatch):
+    """In bfloat16, 256 and 1 are 256."""
+    monkeypatch.setattr(weighted_shifts, "CACHE_VALUES", 1)  # a video at a time
+    made = tc.TemporalConvolution(kernel_size=1, maps=1)
+    made(torch.ones(600, 1, 1, dtype=torch.bfloat16)).sum().backward()
+    assert (made.weight.grad.item(), made.bias.grad.item()) == (600, 600)
+
+
+def test_random_kernels_start_as_torchs_own():
+    """Uniform within 1/sqrt(kernel size), biases too; from the generator alone."""
+    made = tc.TemporalConvolution(kernel_size=(1, 9), maps=2000)
+    torch.manual_seed(1)
+    made.reset_parameters(torch.Generator().manual_seed(0))
+    first = [each.clone() for each in made.parameters()]
+    for size, weight, bias in zip((1, 9), made.weight.split((1, 9), dim=-1), made.bias.unbind(-1), strict=True):
+        torch_own = nn.Conv1d(1, 2000, size)
+        for drawn, own in ((weight, torch_own.weight), (bias, torch_own.bias)):
+            assert drawn.abs().max() <= size**-0.5 and drawn.abs().max() > 0.99 * size**-0.5
+            assert float(drawn.detach().std()) == pytest.approx(float(own.detach().std()), rel=0.05)
+    torch.manual_seed(2)
+    made.reset_parameters(torch.Generator().manual_seed(0))
+    assert all(torch.equal(a, b) for a, b in zip(made.parameters(), first, strict=True))

@@ -21,6 +21,7 @@ LAYERS = {
     "neighbourhood": lambda: tc.NeighbourhoodSum(),
     "neighbourhood, normalised": lambda: tc.NeighbourhoodSum(normalise=True, include_self=True, groups=2),
     "neighbourhood, detector": lambda: tc.NeighbourhoodSum(boundary=tc.DistanceDetector(2.5)),
+    "neighbourhood, adaptive": lambda: tc.NeighbourhoodSum(boundary=tc.AdaptiveDetector(0.5)),
     "neighbourhood, gate": lambda: tc.NeighbourhoodSum(boundary=tc.LearnedGate()),
     "distance convolution": lambda: tc.DistanceConvolution(tc.TemporalConvolution(), tc.NeighbourhoodSum()),
     "label prior": lambda: tc.LabelPrior(0.5),
