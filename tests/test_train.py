@@ -9,7 +9,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -174,37 +173,36 @@ def test_finished_it_is_not_trained_again(whole, tmp_path, monkeypatch):
     assert run(tmp_path, Toy(5)) == whole[0]
 
 
-SLOW = """
-import sys
+STUCK = """
+import itertools, sys, time
 from pathlib import Path
 sys.path[:0] = [sys.argv[2]]
 import test_train
 from toy_corpus import corpus
-test_train.corpus = lambda: corpus(delay=0.02)
+source, labels = corpus()
+real, count = source.read, itertools.count(1)
+def read(rows):
+    if next(count) == 10:  # an epoch reads five batches to train on and two to tune with
+        print("in the second epoch", flush=True)
+        time.sleep(600)
+    return real(rows)
+source.read = read
+test_train.corpus = lambda: (source, labels)
 test_train.run(Path(sys.argv[1]))
 """
 
 
 def test_sigkill_in_mid_training(whole, tmp_path):
-    words = [sys.executable, "-c", SLOW, str(tmp_path), str(Path(__file__).parent)]
-    with subprocess.Popen(words) as process:
-        while epochs_saved(tmp_path) < 1 and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(0.05)  # into the next epoch
-        process.send_signal(signal.SIGKILL)
+    words = [sys.executable, "-c", STUCK, str(tmp_path), str(Path(__file__).parent)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "in the second epoch\n"
+        process.kill()
     assert process.returncode == -signal.SIGKILL and not (tmp_path / HISTORY).exists()
+    assert len(read_json(tmp_path / TIMINGS)["epochs"]) == 1 and (tmp_path / CHECKPOINT).exists()
     assert run(tmp_path) == whole[0]
     for orphan in tmp_path.glob(".*.part"):
         orphan.unlink()  # the engine sweeps them before a job starts
     assert files(tmp_path) == whole[1]
-
-
-def epochs_saved(folder: Path) -> int:
-    """How many epochs' timings are written, which is just before their checkpoint is."""
-    try:
-        return len(json.loads((folder / TIMINGS).read_text())["epochs"])
-    except FileNotFoundError:
-        return 0
 
 
 def test_seeds_give_other_orders_and_other_weights(whole, tmp_path):

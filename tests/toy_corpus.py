@@ -1,6 +1,5 @@
 """A corpus in memory that a small model can learn, for tests of whatever reads, trains and predicts."""
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,23 +16,21 @@ TRAINING = TrainingConfig(learning_rate=0.01, batch_size=16, epochs=3, normalisa
 
 @dataclass
 class MemorySource:
-    """Frames of rows, from memory; notes which rows were asked for, and may be slow."""
+    """Frames of rows, from memory; notes which rows were asked for."""
 
     features: np.ndarray
     lengths: np.ndarray
-    delay: float = 0.0
 
     def __post_init__(self):
         self.asked = []
 
     def read(self, rows):
-        time.sleep(self.delay)
         self.asked.append(np.array(rows))
         lengths = self.lengths[rows]
         return self.features[rows, : lengths.max(initial=0)].copy(), lengths
 
 
-def corpus(videos: int = 96, seed: int = 0, delay: float = 0.0) -> tuple[MemorySource, LabelStore]:
+def corpus(videos: int = 96, seed: int = 0) -> tuple[MemorySource, LabelStore]:
     """Videos of 1 to LONGEST frames; node n is positive where feature n is large on average. Node 0 always is."""
     generator = np.random.default_rng(seed)
     lengths = generator.integers(1, LONGEST + 1, videos)
@@ -43,7 +40,7 @@ def corpus(videos: int = 96, seed: int = 0, delay: float = 0.0) -> tuple[MemoryS
     positive = centres[:, 0, :NODES] > 150
     positive[:, 0] = True
     offsets = np.concatenate([[0], np.cumsum(positive.sum(axis=1))])
-    return MemorySource(features, lengths, delay), LabelStore(offsets, np.nonzero(positive)[1].astype(np.int16), NODES)
+    return MemorySource(features, lengths), LabelStore(offsets, np.nonzero(positive)[1].astype(np.int16), NODES)
 
 
 def split(videos: int = 96, tune: int = 24) -> Split:
