@@ -73,7 +73,10 @@ def test_a_complete_run_has_every_figure_as_svg_png_and_csv(made):
 def test_equal_records_give_equal_bytes_in_another_process(made, tmp_path):
     again = write_fixture(tmp_path / "smoke")
     command = f"from replicate.report.figures.make import make_figures; make_figures({str(again)!r})"
+    own = tmp_path / "matplotlibrc"
+    own.write_text("axes.prop_cycle: cycler('color', ['red'])\nlines.solid_capstyle: butt\nxtick.direction: in\n")
     environment = os.environ | {"PYTHONHASHSEED": "4711", "TZ": "Asia/Tokyo", "SOURCE_DATE_EPOCH": "1"}
+    environment |= {"MATPLOTLIBRC": str(own)}
     subprocess.run([sys.executable, "-c", command], check=True, env=environment)
     for path in sorted((made / "figures").iterdir()):
         assert (again / "figures" / path.name).read_bytes() == path.read_bytes(), path.name

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import matplotlib
+import matplotlib.style
 
 from replicate.errors import ConfigurationError, MissingResult
 from replicate.record import digest, file_digest, write_json
@@ -94,7 +94,7 @@ def _make(plan: Plan, records: Records, out: Path) -> dict:
     """Draw and save one figure; its entry in the index, with the reason if it cannot be made."""
     entry = {"key": plan.key, "name": None, "title": plan.subject, "caption": "", "files": [], "skipped": None}
     try:
-        with matplotlib.rc_context(RC):
+        with matplotlib.style.context(RC, after_reset=True):
             drawing = plan.draw(records)
     except NotDrawn as reason:
         return entry | {"skipped": str(reason)}

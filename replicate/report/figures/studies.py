@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ TITLES = {"grid": "Grid", "ablate": "Ablations", "multiverse": "Multiverse"}
 def make_study_figure(path: Path) -> list[Path]:
     """Write the figure of one record; the files written."""
     folder = path.parent.parent / "figures"
-    with matplotlib.rc_context(RC):
+    with matplotlib.style.context(RC, after_reset=True):
         drawing = draw_study(path)
     return [folder / name for name in save(drawing, folder)]
 

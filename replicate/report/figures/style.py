@@ -5,7 +5,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
+import matplotlib.style
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -31,7 +31,7 @@ LEVEL_NAME = {"overall": "Overall", "0": "Level 0", "1": "Level 1", "2": "Level 
 
 FULL_WIDTH, HALF_WIDTH = 6.8, 4.8  # inches: the text width of a page, and a figure of one or two panels
 
-RC = {
+RC = {  # put over matplotlib's own defaults, and not over what a user's matplotlibrc says
     "font.family": "DejaVu Sans",  # comes with matplotlib, so the glyphs are the same everywhere
     "font.size": 8.0,
     "axes.titlesize": 8.5,
@@ -153,7 +153,7 @@ def save(drawing: Drawing, folder: Path) -> list[str]:
     Returns:
         Names of the files.
     """
-    with matplotlib.rc_context(RC):
+    with matplotlib.style.context(RC, after_reset=True):
         for suffix, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
             content = io.BytesIO()
             drawing.figure.savefig(content, format=suffix, metadata=metadata)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
+import matplotlib.style
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -122,6 +122,6 @@ def _caption(catalogue: Catalogue, placed: list[Placed]) -> str:
 
 def make_figure_7(folder: Path) -> list[Path]:
     """Write figure7.svg, figure7.png and figure7.csv into `folder`; the same tree gives the same bytes."""
-    with matplotlib.rc_context(RC):
+    with matplotlib.style.context(RC, after_reset=True):
         drawing = draw_game_taxonomy()
     return [Path(folder) / name for name in save(drawing, Path(folder))]
