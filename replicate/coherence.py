@@ -60,10 +60,13 @@ def _convolution(coherence: CoherenceConfig, groups: int) -> tc.TemporalConvolut
 
 
 def _neighbourhood(coherence: CoherenceConfig, groups: int) -> tc.NeighbourhoodSum:
-    detectors = {"distance": tc.DistanceDetector, "learned": tc.LearnedGate}
-    boundary = OnDirections(detectors[coherence.z](coherence.z_threshold)) if coherence.z in detectors else 1.0
     readings = coherence.sign, coherence.include_self, coherence.normalise
-    return tc.NeighbourhoodSum(coherence.kernel_size // 2, *readings, boundary, groups)
+    return tc.NeighbourhoodSum(coherence.kernel_size // 2, *readings, _detector(coherence) or 1.0, groups)
+
+
+def _detector(coherence: CoherenceConfig) -> nn.Module | None:
+    detectors = {"distance": tc.DistanceDetector, "adaptive": tc.AdaptiveDetector, "learned": tc.LearnedGate}
+    return OnDirections(detectors[coherence.z](coherence.z_threshold)) if coherence.z in detectors else None
 
 
 def _distance_convolution(coherence: CoherenceConfig, groups: int) -> tc.DistanceConvolution:
@@ -78,9 +81,9 @@ class OnDirections(nn.Module):
         super().__init__()
         self.detector = detector
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(batch, time, width) -> (batch, time - 1)."""
-        return self.detector(F.normalize(features, dim=-1))
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        """(batch, time, width), (batch, time) -> (batch, time - 1)."""
+        return self.detector(F.normalize(features, dim=-1), mask)
 
 
 class Again(nn.Module):
@@ -107,19 +110,19 @@ class LabelPriorModel(nn.Module):
         """
         Args:
             model: has `represent(frames, mask) -> (vectors, states)` and `head`, which classifies both.
-            coherence: lambda, and whether segments end where frames are farther apart than the threshold.
+            coherence: lambda, and the detector at whose boundaries segments end.
         """
         super().__init__()
         self.model = model
         self.prior = tc.LabelPrior(coherence.label_prior)
-        self.segments = OnDirections(tc.DistanceDetector(coherence.z_threshold)) if coherence.z == "distance" else None
+        self.segments = _detector(coherence)
         self.penalty: Tensor | None = None
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """(batch, time, width), (batch, time) -> (batch, nodes) logits."""
         vectors, states = self.model.represent(frames, mask)
         if self.training:
-            continuity = self.segments(frames) if self.segments else None
+            continuity = self.segments(frames, mask) if self.segments else None
             self.penalty = self.prior(self.model.head(states), mask, continuity)
         return self.model.head(vectors)
 

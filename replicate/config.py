@@ -160,8 +160,10 @@ class CoherenceConfig(Section):
     sign: Literal[-1, 1] = -1  # of the distance in the exponent [1]
     include_self: bool = False  # a frame is its own neighbour and counts twice [4]
     normalise: bool = False  # divide by the sum of the weights [8]
-    z: Literal["constant", "distance", "learned"] = "constant"  # scene boundaries: none, detected, learned [43]
-    z_threshold: Annotated[float, Field(gt=0)] = 1.0  # distance of two frames' directions; 1 is a cosine of 1/2
+    # Scene boundaries: none; steps beyond a distance; steps that are unusual in their video; a learned distance [43]
+    z: Literal["constant", "distance", "adaptive", "learned"] = "constant"
+    # Of two frames' directions, 1 is a cosine of 1/2; with z = "adaptive", standard deviations above the mean step.
+    z_threshold: Annotated[float, Field(gt=0)] = 1.0
     label_prior: Annotated[float, Field(gt=0)] = 1.0  # lambda of Eq. 1 [44]
     rnn_site: Literal["default", "states", "energies", "everywhere"] = "default"  # [17]
     netvlad_site: Literal["default", "frames", "assignments", "everywhere"] = "default"  # [16]

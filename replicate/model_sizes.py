@@ -18,7 +18,7 @@ import tc
 from replicate import models, reference
 from replicate.columns import AGGREGATOR, COLUMNS
 from replicate.config import ModelConfig, Profile
-from replicate.data.spec import SPECS
+from replicate.data.spec import SPECS, chosen_features
 
 BYTES = 4  # of a float32 value
 UNITS = {"MB": 1e6, "MiB": 2.0**20}
@@ -143,8 +143,7 @@ def _widths(column: str, profile: Profile) -> tuple[int, ...]:
     if column == "dnn" and profile.dataset.name != "yt8m-video":
         return (profile.model.lstm_width,)
     spec = SPECS["yt8m" if profile.dataset.name == "synthetic" else profile.dataset.name]
-    chosen = profile.dataset.modalities
-    return tuple(feature.width for feature in spec.features if not chosen or feature.key in chosen)
+    return tuple(feature.width for feature in chosen_features(spec.features, profile.dataset.modalities))
 
 
 @functools.cache

@@ -268,3 +268,32 @@ def test_initial_weights_depend_on_seed_and_name_alone():
 def test_a_layer_without_a_stated_initialisation_is_refused():
     with pytest.raises(TypeError, match="Conv1d"):
         initialise(nn.Sequential(nn.Conv1d(1, 1, 1)), 0)
+
+
+def test_weights_start_at_the_scale_that_is_stated():
+    """Uniform within 1/sqrt(fan) as torch's own layers; NetVLAD's and learned vectors normal, as its predecessors."""
+    rnn, vlad = AttentionRNN(400, 100, (50,), NODES, seed=0), NetVLAD((400, 100), (40, 10), 60, (50,), NODES, seed=0)
+    uniform = {rnn.recurrent.weight_ih_l0: 100, rnn.recurrent.bias_hh_l0: 100, rnn.head[0].weight: 100,
+               vlad.modalities[0].assignment.weight: 400, vlad.modalities[1].assignment.weight: 100}  # fmt: skip
+    for weights, fan in uniform.items():
+        assert 0.95 * fan**-0.5 < float(weights.detach().abs().max()) <= fan**-0.5
+    normal = {vlad.modalities[0].centres: 400**-0.5, vlad.modalities[1].centres: 100**-0.5,
+              vlad.hidden.weight: 40**-0.5, vlad.hidden.bias: 0.01}  # fmt: skip
+    for weights, deviation in normal.items():
+        assert float(weights.detach().std()) == pytest.approx(deviation, rel=0.06 if weights.numel() > 999 else 0.3)
+    query = Transformer(9, 600, 3, 8, 1, HEAD, NODES, seed=0, pooling="query").pool.vector
+    assert float(query.detach().std()) == pytest.approx(1, rel=0.1)
+
+
+def test_modules_that_draw_for_themselves_do_so_by_seed_and_name():
+    one, other = (NetVLAD((4, 4), (3, 3), 7, HEAD, NODES, seed=seed) for seed in (1, 2))
+    first, second = (vlad.centres for vlad in one.modalities)
+    assert not torch.equal(first, second) and not torch.equal(first, other.modalities[0].centres)
+    assert not torch.equal(one.hidden.weight, other.hidden.weight)
+
+
+def test_a_querys_attention_is_the_weights_of_its_sum():
+    model, (frames, mask) = transformer(pooling="query"), videos()
+    vectors, states = model.represent(frames, mask)
+    weights = model.attention(frames, mask).double()
+    torch.testing.assert_close(torch.einsum("bt,btd->bd", weights, states), vectors, rtol=1e-5, atol=1e-6)

@@ -45,6 +45,7 @@ FORMS = {
         "form": "exact", "sign": 1, "include_self": True, "normalise": True, "z": "learned", "sharing": "shared",
     },
     "exact, detector": {"form": "exact", "z": "distance"},
+    "exact, adaptive": {"form": "exact", "z": "adaptive"},
     "taps and distances": {"form": "distance_convolution", "sign": 1, "relu": True, "normalise": True},
 }  # fmt: skip
 EVERY = [
@@ -111,19 +112,63 @@ def test_default_places(column, convolution, exact):
         torch.testing.assert_close(found(frames, mask), named(frames, mask))
 
 
-@pytest.mark.parametrize("z", ["distance", "learned"])
+@pytest.mark.parametrize("z", ["distance", "adaptive", "learned"])
 @pytest.mark.parametrize("column", BASELINES)
 def test_boundaries_are_between_directions_whatever_the_length_of_frames(column, z):
     """One threshold suits frames under any normalisation, states and keys."""
     model = build(column, form="exact", z=z, z_threshold=0.8)
     detector = next(each for each in model.modules() if isinstance(each, OnDirections))
     features = torch.randn(4, 9, 6, generator=torch.Generator().manual_seed(0))
-    found = detector(features)
+    mask = torch.arange(9) < torch.tensor([9, 8, 5, 9])[:, None]
+    found = detector(features, mask)
+    torch.testing.assert_close(found, boundaries_by_hand(features, mask, z, 0.8))
+    torch.testing.assert_close(detector(7 * features, mask), found)
+
+
+def boundaries_by_hand(features, mask, z: str, threshold: float) -> torch.Tensor:
     units = features / features.norm(dim=2, keepdim=True)
     steps = (units[:, 1:] - units[:, :-1]).norm(dim=2)
-    expected = (steps <= 0.8).float() if z == "distance" else torch.sigmoid(0.8 - steps)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(detector(7 * features), found)
+    if z == "learned":
+        return torch.sigmoid(threshold - steps)
+    if z == "distance":
+        return (steps <= threshold).float()
+    found = torch.ones_like(steps)
+    for video, length in enumerate(mask.sum(dim=1).tolist()):
+        own = steps[video, : length - 1]
+        if length > 1:
+            found[video, : length - 1] = (own <= own.mean() + threshold * own.std(unbiased=False) + 1e-5).float()
+    return found
+
+
+def test_a_recurrent_layers_states_have_unusual_steps_but_no_far_ones():
+    """Why a fixed distance leaves TC-RNN's exact form as it is: at a cut between unlike scenes states turn by less."""
+    frames = nn.functional.normalize(torch.randn(8, 4, 32, generator=torch.Generator().manual_seed(0)), dim=2)
+    frames, mask = frames.repeat_interleave(6, dim=1), torch.ones(8, 24, dtype=torch.bool)  # four still scenes
+    states = nn.functional.normalize(scene_model().recurrent(frames)[0].detach(), dim=2)[:, 6:]  # its start apart
+    far = tc.DistanceDetector(1.0)(states) == 0
+    unusual = tc.AdaptiveDetector(1.0)(states, mask[:, 6:]) == 0
+    cuts = torch.zeros(17, dtype=torch.bool)
+    cuts[[5, 11]] = True
+    assert not far.any() and unusual[:, cuts].all()
+    assert unusual.float().mean() < 0.3
+
+
+def scene_model() -> nn.Module:
+    return models.build("rnn_attn", SIZES, CoherenceConfig(), (32,), 5, 0, 24)
+
+
+@pytest.mark.parametrize("z", ["distance", "adaptive"])
+def test_segments_of_eq_1_end_where_frames_turn(z):
+    """Frames, not states; directions, not lengths; by the profile's threshold."""
+    model, (frames, mask) = build("tc_rnn", form="output", z=z, z_threshold=1.3, label_prior=2.0), frames_and_mask()
+    frames = frames * torch.arange(1, 10)[:, None]
+    model.train()(frames, mask)
+    found = take_penalty(model)
+    logits = model.model.head(model.model.represent(frames, mask)[1])
+    safe = torch.where(mask.unsqueeze(-1), frames, 1.0)  # padding has no direction
+    continuity = boundaries_by_hand(safe, mask, z, 1.3)
+    torch.testing.assert_close(found, tc.LabelPrior(2.0)(logits, mask, continuity).sum())
+    assert found < 0.9 * tc.LabelPrior(2.0)(logits, mask).sum()
 
 
 def test_the_exact_rnn_is_eq_4():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from replicate import engine
+from replicate import engine, ensembles
 from replicate.ensembles import mean_logit, mean_probability, tuned_weights
 from replicate.errors import DataError
 from replicate.profile_files import load_profile
@@ -115,3 +115,13 @@ def test_a_rule_end_to_end(rule, tmp_path, monkeypatch):
     expected = mean_logit(scores) if rule == "logit" else mean_probability(scores, np.array(weights))
     np.testing.assert_array_equal(open_scores(target.folder(tmp_path)).read(slice(None)), expected)
     assert (weights is None) == (rule == "logit")
+
+
+def test_blocks_are_of_no_account(monkeypatch):
+    """Scores are joined a block at a time; here of eight, with some left over."""
+    logits = members(videos=7, nodes=5)
+    labels = np.random.default_rng(1).random((7, 5)) < 0.3
+    whole = mean_probability(logits), tuned_weights(logits, labels)
+    monkeypatch.setattr(ensembles, "BLOCK", 8)
+    np.testing.assert_array_equal(mean_probability(logits), whole[0])
+    np.testing.assert_allclose(tuned_weights(logits, labels), whole[1], rtol=1e-9)

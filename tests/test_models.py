@@ -3,6 +3,7 @@ layer, nothing else; options that do not fit are refused in one sentence."""
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -217,3 +218,30 @@ def test_options_that_do_not_fit(column, changes, widths, words):
 def test_an_even_kernel_is_refused():
     with pytest.raises(ConfigurationError, match="kernel_size = 4: must be odd"):
         load_profile("smoke", ("coherence.kernel_size=4",))
+
+
+@pytest.mark.parametrize("column", ["rnn", "rnn_attn", "tc_rnn"])
+def test_preset_bs_recurrent_columns_see_the_first_modality_alone(column):
+    chosen, (frames, mask) = SMALL.model_copy(update={"gru_features": "rgb"}), frames_and_mask()
+    model = models.build(column, chosen, CoherenceConfig(), WIDTHS, 5, 0, 9)
+    other = frames.clone()
+    other[..., WIDTHS[0] :] += 1
+    assert torch.equal(model(other, mask), model(frames, mask))
+    assert not torch.allclose(model(frames.flip(2), mask), model(frames, mask))
+
+
+@pytest.mark.parametrize("column", PAIRS)
+def test_kernels_depend_on_seed_and_name_alone(column):
+    def kernels(seed: int, state: int) -> list[np.ndarray]:
+        torch.manual_seed(state)
+        return list(models.kernels(small(column, seed)).values())
+
+    first, again, other = kernels(0, 5), kernels(0, 6), kernels(1, 5)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+    assert len({each.tobytes() for each in first}) == len(first)
+
+
+def test_an_unknown_modality_is_a_sentence():
+    with pytest.raises(ConfigurationError, match="there is no 'sound'; the dataset has rgb, audio"):
+        sizes(load_profile("smoke", ('dataset.modalities=["sound"]',)))

@@ -1,6 +1,9 @@
 """What a dataset's records look like: keys, widths, dequantisation. One literal table, no behaviour."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from replicate.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,19 @@ class DatasetSpec:
     def width(self) -> int:
         """Values per frame, all modalities together."""
         return sum(feature.width for feature in self.features)
+
+
+def chosen_features(features: Sequence[Feature], keys: Sequence[str]) -> list[Feature]:
+    """The features of these keys, in the order of the records; all for no keys.
+
+    Raises:
+        ConfigurationError: a key is none of the dataset's.
+    """
+    known = [feature.key for feature in features]
+    for key in keys:
+        if key not in known:
+            raise ConfigurationError(f"dataset.modalities: there is no {key!r}; the dataset has {', '.join(known)}")
+    return [feature for feature in features if not keys or feature.key in keys]
 
 
 # Dequantisation of both corpora: the range [-2, 2] in 256 steps, plus half a 1/64 step (facts, section B).

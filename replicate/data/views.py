@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from replicate.data.batches import Source, stream
-from replicate.data.spec import Feature
-from replicate.errors import ConfigurationError
+from replicate.data.spec import Feature, chosen_features
 
 
 class ChosenModalities:
@@ -23,12 +22,8 @@ class ChosenModalities:
         Raises:
             ConfigurationError: a key is none of the dataset's.
         """
-        known = [feature.key for feature in features]
-        for key in chosen:
-            if key not in known:
-                raise ConfigurationError(f"dataset.modalities: there is no {key!r}; the dataset has {', '.join(known)}")
-        ends = np.cumsum([feature.width for feature in features])
-        kept = [(each, end) for each, end in zip(features, ends, strict=True) if each.key in chosen]
+        ends, wanted = np.cumsum([feature.width for feature in features]), chosen_features(features, chosen)
+        kept = [(each, end) for each, end in zip(features, ends, strict=True) if each in wanted]
         self.source = source
         self.columns = np.concatenate([np.arange(end - each.width, end) for each, end in kept])
         self.widths = tuple(each.width for each, _ in kept)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from replicate.columns import COLUMNS
 from replicate.config import Profile
+from replicate.data.spec import chosen_features
 from replicate.profile_files import load_profile
 from replicate.stages import Graph
 from replicate.steps import specification
@@ -88,8 +89,7 @@ def _quarter(profile: Profile) -> int | float:
 
 def _modalities(profile: Profile, column: str) -> list[Row]:
     """Each modality by itself."""
-    chosen = profile.dataset.modalities
-    features = [each for each in specification(profile).features if not chosen or each.key in chosen]
+    features = chosen_features(specification(profile).features, profile.dataset.modalities)
     if len(features) == 1:
         return [Row("modalities", Variant("single modalities", ()), "", impossible="the dataset has one modality")]
     made, width = [], sum(feature.width for feature in features)
@@ -153,6 +153,8 @@ def _exact_forms() -> list[Row]:
          "Smooths without sharpening (erratum 8)."),
         ("exact_detected", "exact form, detected boundaries", "exact", {"z": "distance"},
          "Neighbours across a jump do not count (Eq. 3, erratum 43)."),
+        ("exact_adaptive", "exact form, unusual steps as boundaries", "exact", {"z": "adaptive"},
+         "Neighbours across a jump that is large for its video do not count (Eq. 3, erratum 43)."),
         ("exact_learned", "exact form, learned boundaries", "exact", {"z": "learned"},
          "The jump that counts is learned (Eq. 3, erratum 43)."),
         ("eq_7", "taps and distances", "distance_convolution", {}, "Eq. 7 taken at its word (erratum 6)."),
