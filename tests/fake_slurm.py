@@ -38,12 +38,19 @@ def sbatch(folder: Path, mode: str, script: str) -> None:
         copy.write_text(text)
         with open(folder / f"{number}.out", "wb") as out:
             pid = subprocess.Popen(["bash", copy], stdout=out, stderr=out, start_new_session=True).pid
-    record = {"script": text, "pid": pid, "cancelled": False}
-    (folder / f"{number}.json").write_text(json.dumps(record))
+    write(folder, number, {"script": text, "pid": pid, "cancelled": False})
     print(f"Submitted batch job {number}")
 
 
+def write(folder: Path, number: int, job: dict) -> None:
+    """All at once, as `jobs` may look at any moment."""
+    part = folder / f"{number}.part"
+    part.write_text(json.dumps(job))
+    part.replace(folder / f"{number}.json")
+
+
 def squeue(folder: Path, mode: str, *_options: str) -> None:
+    (folder / "asked").touch()
     for number, job in jobs(folder).items():
         if not job["cancelled"]:
             print(f"{number}|RUNNING|None" if mode == "run" else f"{number}|PENDING|Priority")
@@ -53,7 +60,7 @@ def scancel(folder: Path, _mode: str, number: str) -> None:
     job = jobs(folder)[int(number)]
     if job["pid"]:
         os.killpg(job["pid"], signal.SIGTERM)
-    (folder / f"{number}.json").write_text(json.dumps({**job, "cancelled": True}))
+    write(folder, int(number), {**job, "cancelled": True})
 
 
 if __name__ == "__main__":

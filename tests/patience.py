@@ -1,22 +1,24 @@
 """Waiting for what happens in other processes: as long as a busy machine may need, and no longer than until it has."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import psutil
 
 PATIENCE = 240  # seconds
 
 
-def wait_until(condition: Callable[[], object], what: str, every: float = 0.02) -> None:
-    """Fail if a condition, looked at every so many seconds, does not come true."""
+def wait_until(condition: Callable[[], Any], what: str, every: float = 0.02) -> Any:
+    """What a condition gives, looked at every so many seconds, once it is true; fail if it does not come true."""
     deadline = time.monotonic() + PATIENCE
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, f"waited {PATIENCE} s for {what}"
         time.sleep(every)
+    return found
 
 
-def wait_for_the_end_of(processes: Iterable[psutil.Process | int]) -> None:
+def wait_for_the_end_of(processes: Collection[psutil.Process | int]) -> None:
     """Fail if one of them lives on. One that nobody waits for, as in a container without an init, has ended too."""
     wait_until(lambda: not any(map(lives, processes)), f"the end of {processes}")
 

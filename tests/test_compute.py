@@ -66,7 +66,8 @@ def test_switches_are_put_back_after_a_failure(gpu):
     assert switches() == before
 
 
-def test_no_gpu_is_a_sentence():
+def test_no_gpu_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigurationError, match="run.device is 'cuda', but no GPU can be used here"):
         Compute("cuda").active().__enter__()
 
