@@ -9,6 +9,7 @@ import pytest
 
 from replicate.data import fingerprints
 from replicate.data.fingerprints import MEMORY, fingerprint
+from replicate.data.tfrecord import RecordError
 
 NAMES = ["a b.tfrecord", "ü.tfrecord", "long.tfrecord"]
 HOUR = 3600 * 10**9
@@ -112,6 +113,12 @@ def test_a_touched_file_is_read_once_and_is_the_same(corpus, memory, later, open
     os.utime(corpus / NAMES[2], (1, 1))
     assert fingerprint(corpus, NAMES, memory) == before == fingerprint(corpus, NAMES, memory)
     assert opened == [NAMES[2]]
+
+
+def test_a_pipe_is_refused_before_it_is_waited_for(corpus):
+    os.mkfifo(corpus / "pipe.tfrecord")
+    with pytest.raises(RecordError, match="pipe.tfrecord: cannot be read: it is no regular file"):
+        fingerprint(corpus, ["pipe.tfrecord"])
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"x": 3}', '{"x": [[1], 2]}', '{"x": [["a"], 2, ""]}', "\udcff"])

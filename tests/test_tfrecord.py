@@ -130,14 +130,19 @@ def test_a_stretch_of_zeros_is_one_fault(tmp_path):
     assert "CRC of the length differs" in items[1].reason
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "folder"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "folder", "pipe"])
 def test_unusable_files_are_sentences(tmp_path, kind):
     path = tmp_path / "x.tfrecord"
     if kind == "empty":
         path.touch()
     if kind == "folder":
         path.mkdir()
-    reason = {"missing": "No such file or directory", "empty": "the file is empty", "folder": "Is a directory"}[kind]
+    if kind == "pipe":
+        os.mkfifo(path)
+    reason = {
+        "missing": "No such file or directory", "empty": "the file is empty", "folder": "Is a directory",
+        "pipe": "Illegal seek",
+    }[kind]  # fmt: skip
     with pytest.raises(RecordError, match=f"x.tfrecord: .*{reason}") as caught:
         iterate_records(path)
     assert (caught.value.record, caught.value.offset) == (None, None)

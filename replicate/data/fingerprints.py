@@ -6,8 +6,10 @@ with seeks. What is remembered saves reading and decides nothing: it never gets 
 """
 
 import contextlib
+import errno
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +57,10 @@ def _local(root: Path, shards: list[str], memory: Path | None) -> Fingerprint:
     for name in shards:
         path = str((root / name).absolute())
         stamp, noted, digest = known.get(path, (None, 0, ""))
-        now = _stamp(os.stat(path))
+        described = os.stat(path)
+        if not (stat.S_ISREG(described.st_mode) or stat.S_ISDIR(described.st_mode)):
+            raise OSError(errno.EINVAL, "it is no regular file", path)  # opening a pipe would wait for its writer
+        now = _stamp(described)
         if now != stamp or noted - max(now[1:3]) <= _RACY:
             noted = time.time_ns()  # before it is read
             now, digest = _read(path)
@@ -78,20 +83,20 @@ def _remembered(memory: Path | None) -> dict[str, tuple[tuple[int, ...], int, st
         return {}
 
 
-def _stamp(stat: os.stat_result) -> tuple[int, ...]:
+def _stamp(described: os.stat_result) -> tuple[int, ...]:
     """Bytes, time of change, time of change of whatever is told of it, inode. Not the device: its number may differ
     after the next mount."""
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+    return described.st_size, described.st_mtime_ns, described.st_ctime_ns, described.st_ino
 
 
 def _read(path: str) -> tuple[tuple[int, ...], str]:
     """(stamp, digest of the ends) of a file."""
     with open(path, "rb") as file:
-        stat = os.fstat(file.fileno())
+        described = os.fstat(file.fileno())
         both = file.read(_ENDS)
-        file.seek(max(0, stat.st_size - _ENDS))
+        file.seek(max(0, described.st_size - _ENDS))
         both += file.read(_ENDS)
-    return _stamp(stat), hashlib.sha256(both).hexdigest()
+    return _stamp(described), hashlib.sha256(both).hexdigest()
 
 
 def _remote_ends(root: RemotePath, shards: list[str]) -> Iterator[tuple[str, int, bytes]]:

@@ -71,7 +71,7 @@ class LocalFile:
 
     def __init__(self, path: Path | str):
         self.path = path
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # which a pipe alone minds
         self.close = weakref.finalize(self, os.close, self._descriptor)
         os.pread(self._descriptor, 1, 0)  # a folder can be opened, but not read
         self.size = os.fstat(self._descriptor).st_size
