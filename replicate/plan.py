@@ -24,6 +24,7 @@ NODES = {"synthetic": 120, "audioset": 557, "yt8m": 640, "yt8m-video": 640}
 MEAN_LENGTH = 0.73  # of the frame limit: 218 of 300 frames
 GENERATED = 30e6  # bytes of synthetic frames per second
 FORWARD = 1 / 3  # of a training step's time, which is a forward and a backward pass
+SHOWN = 3  # differences, and inputs that differ, of one job; the rest are counted
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,22 @@ def plan(targets: list[Job], runs: Path) -> list[Row]:
         else:
             rows.append(Row(job, False, reason(job, runs), *estimate(job, speeds)))
     return rows
+
+
+def urgent_first(jobs: list[Job], runs: Path) -> list[Job]:
+    """The same jobs, inputs still before what uses them, by how long it takes from a job's start to the end of the last
+    one that waits for it, as estimated: begun in this order, no long training is left over for one worker at the end.
+
+    Args:
+        jobs: inputs before what uses them.
+        runs: the run directory; it need not exist.
+    """
+    speeds, seconds = Speeds(runs), dict.fromkeys((job.key for job in jobs), 0.0)
+    for job in reversed(jobs):
+        seconds[job.key] += estimate(job, speeds)[0] or 0.0
+        for each in job.inputs.values():
+            seconds[each.key] = max(seconds.get(each.key, 0.0), seconds[job.key])
+    return sorted(jobs, key=lambda job: -seconds[job.key])
 
 
 def describe(targets: list[Job], profile: Profile, runs: Path) -> str:
@@ -103,17 +120,18 @@ def _size(size: float | None) -> str:
 
 
 def reason(job: Job, runs: Path) -> str:
-    """Which part of the key differs from the most similar finished job of the same stage and parameters."""
+    """Which part of the key differs from the most similar finished job of the same dataset, stage and parameters."""
     best: list[str] | None = None
     for folder in sorted((runs / job.stage.name).glob("*")):
         if not manifest.is_done(folder):
             continue
-        other = manifest.read_manifest(folder)["identity"]
-        if other["parameters"] == job.identity["parameters"]:
+        note = manifest.read_manifest(folder)
+        other, dataset = note["identity"], note["configuration"].get("dataset.name")
+        if other["parameters"] == job.identity["parameters"] and dataset == job.profile.dataset.name:
             found = differences(other, job.identity)
             best = found if best is None or len(found) < len(best) else best
     if best:
-        return "; ".join(best)
+        return "; ".join(best[:SHOWN]) + (f"; {len(best) - SHOWN} more" if len(best) > SHOWN else "")
     if (job.folder(runs)).is_dir():
         return "was started and not finished"
     return "never run"
@@ -133,7 +151,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     roles = sorted(old["inputs"].keys() | new["inputs"].keys())
     differing = [role for role in roles if old["inputs"].get(role) != new["inputs"].get(role)]
     if differing:
-        found.append(f"input {', '.join(differing)} differs")
+        more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+        found.append(f"input {', '.join(differing[:SHOWN])}{more} differs")
     return found
 
 

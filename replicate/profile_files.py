@@ -71,6 +71,8 @@ def _profile_text(name: str) -> tuple[str, str]:
     if name.endswith(".toml"):
         try:
             return name, Path(name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise ConfigurationError(f"profile {name} cannot be read: there is no such file") from None
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"profile {name} cannot be read: {error}") from None
     if name not in profile_names():
@@ -115,7 +117,15 @@ def _explain(error: pydantic.ValidationError, source: str) -> str:
         path = [part for part in problem["loc"] if isinstance(part, str)]
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            sentences.append(f"unknown key {key!r}{did_you_mean(key, _keys_beside(path))}")
+            elsewhere = [
+                f"{section}.{path[-1]}"
+                for section, field in Profile.model_fields.items()
+                if path[-1] in getattr(field.annotation, "model_fields", ())
+            ]
+            hint = f" (did you mean {' or '.join(map(repr, elsewhere))}?)" if elsewhere else ""
+            sentences.append(f"unknown key {key!r}{hint or did_you_mean(key, _keys_beside(path))}")
+        elif problem["type"] == "tuple_type":
+            sentences.append(f"{key} = {problem['input']!r}: a list is expected, e.g. [1,2]")
         else:
             sentences.append(f"{key} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")
     return f"profile {source}: " + "; ".join(dict.fromkeys(sentences))

@@ -41,6 +41,9 @@ def test_paper_profile_is_section_4_2():
         ("dataset=3", ["dataset = 3"]),
         ("dataset.name.x=3", ["'name' is a value"]),
         ("epochs", ["section.key=value"]),
+        ("epochs=3", ["unknown key 'epochs'", "'training.epochs'"]),
+        ("model.form=exact", ["unknown key 'model.form'", "'coherence.form'"]),
+        ("training.seeds=0,1", ["training.seeds = '0,1'", "a list is expected"]),
         ("=3", ["section.key=value"]),
     ],
 )

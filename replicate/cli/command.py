@@ -3,7 +3,7 @@
 import functools
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,25 @@ from replicate import engine, hosts, progress
 from replicate.columns import COLUMNS, with_needs
 from replicate.config import Profile
 from replicate.data.remote import RemotePath
-from replicate.errors import ConfigurationError
+from replicate.errors import ConfigurationError, did_you_mean
 from replicate.profile_files import load_profile, profile_names, with_changes
 from replicate.stages import Graph, Job
+from replicate.steps import data_root
 from replicate.torchrun import started_by_torchrun
+
+
+class Verbs(click.Group):
+    """Lists its verbs in the order in which they are added, or under headings, each with its whole first sentence."""
+
+    headings: Mapping[str, tuple[str, ...]] = {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading, names in (self.headings or {"Verbs": tuple(self.commands)}).items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(limit=200)) for name in names])
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,8 @@ class Command:
 
     def walk(self, targets: list[Job], scheduler: str | None = None) -> int:
         """Bring targets to done under the lock, with progress; the number of jobs that ran."""
+        if self.profile.dataset.name != "synthetic":
+            data_root(self.profile, self.settings.data_dir, None)  # one sentence, before every job says it
         if started_by_torchrun():
             with progress.listener() as listener:
                 return hosts.walk(targets, self.settings, listener)
@@ -133,7 +150,7 @@ model_option = click.option(
     "--model", metavar="COLUMN", help="Only this column, e.g. tc_rnn, and what it is compared with."
 )
 results_option = click.option(
-    "--results", metavar="DIR", help="Use the records of every profile under DIR instead of a run's; needs no run."
+    "--results", metavar="DIR", help="Use records under DIR instead of a run's: one profile's, or every one's."
 )
 
 
@@ -171,14 +188,20 @@ def known_column(profile: Profile, model: str) -> str:
     """
     known = [*COLUMNS, *profile.run.own_columns]
     if model not in known:
-        raise ConfigurationError(f"--model {model}: there is no such column; known: {', '.join(known)}")
+        hint = did_you_mean(model, known)
+        raise ConfigurationError(f"--model {model}: there is no such column{hint}; known: {', '.join(known)}")
     return model
 
 
 def result_folders(command: Command, results: str | None) -> list[Path]:
-    """The profile's results in the run directory, or each profile's under a folder of published ones."""
-    folders = sorted(path.parent for path in Path(results).glob("*/records")) if results else [command.results]
+    """The profile's results in the run directory; or one profile's, or each one's, under a folder of published ones."""
+    if not results:
+        folders = [command.results]
+    elif (Path(results) / "records").is_dir():
+        folders = [Path(results)]
+    else:
+        folders = sorted(path.parent for path in Path(results).glob("*/records"))
     if not folders or not (folders[0] / "records" / "run.json").is_file():
-        where = results or command.results
-        raise ConfigurationError(f"{where} holds no records; run `replicate all` first, or name another --results")
+        remedy = f"run `replicate all --profile {command.profile.name}` first, or name another folder by --results"
+        raise ConfigurationError(f"{results or command.results} holds no records; {remedy}")
     return folders

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from replicate import progress
+from replicate.cli.command import Verbs
 from replicate.errors import ConfigurationError
 
 MIRRORS = ("us", "eu", "asia")
@@ -21,7 +22,7 @@ mirror_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Verbs)
 def download() -> None:
     """Fetch YouTube-8M or AudioSet. Issued again, it goes on where it stopped."""
 

@@ -1,10 +1,12 @@
 """The command line: parse, call one stage or a few, print where the result lies."""
 
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -12,24 +14,41 @@ from replicate import __version__
 from replicate.cli import check, claims, data, doctor, stages, studies, taxonomy, tune, worker
 from replicate.cli.command import (
     Command,
+    Verbs,
     chosen_columns,
+    fingerprint,
     model_option,
     result_folders,
     results_option,
     scheduler_option,
     shared_options,
 )
-from replicate.errors import ReplicateError
+from replicate.errors import DataError, ReplicateError
+from replicate.stages import Graph
 
 
-class Ordered(click.Group):
-    """Lists the verbs in the order in which they are added, which is the order of the work."""
+class Program(Verbs):
+    """All verbs. A reader of our output that goes away (`| head`) ends the command as SIGPIPE would."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+    headings = {
+        "Everything": ("all", "plan"),
+        "Results": ("table1", "table2", "tables", "figures", "report", "publish", "claims", "check", "diff"),
+        "Studies beside the paper's tables": ("tune", "grid", "ablate", "multiverse"),
+        "Single stages, each with what it needs": (
+            "labels", "split", "train", "predict", "explain", "time", "evaluate", "compare",
+        ),
+        "Data, models, machines": ("data", "taxonomy", "models", "doctor", "worker"),
+    }  # fmt: skip
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # click would end with 1, which says that a checked cell is outside its band
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(141) from None
 
 
-@click.group(cls=Ordered, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="replicate")
 def group() -> None:
     """Replicate "Exploiting Temporal Coherence for Multi-modal Video Categorization" (Goyal et al., 2020).
@@ -52,24 +71,24 @@ def all_(command: Command, scheduler: str | None) -> None:
     replicate all --profile audioset --data-dir ~/data --set training.seeds=[0,1,2,3,4]
     replicate all --profile paper --data-dir ~/yt8m --scheduler tcp://head:8786
     """
-    if produce(command, command.profile.run.columns, command.results, scheduler):
-        click.echo((command.results / "tables" / "table1.md").read_text(encoding="utf-8"))
+    produce(command, command.profile.run.columns, command.results, scheduler)
+    click.echo(f"tables: {command.results / 'tables'}")
     click.echo(f"report: {command.results / 'report.html'}")
+    click.echo(f"the verdict on every claim: replicate claims --results {shlex.quote(str(command.results))}")
 
 
-def produce(command: Command, columns: tuple[str, ...], results: Path, scheduler: str | None = None) -> bool:
-    """Bring the jobs of `columns` to done and their results up to date; whether there was anything to do."""
+def produce(command: Command, columns: tuple[str, ...], results: Path, scheduler: str | None = None) -> None:
+    """Bring the jobs of `columns` to done and their results up to date."""
     from replicate.collect import collect, is_rendered, mark_rendered
 
     ran = command.walk(command.graph.results(columns), scheduler)
     collect(command.graph, columns, command.settings, results)
     if is_rendered(results):
         click.echo(f"nothing to do: {len(command.graph.results(columns))} results are done and rendered")
-        return False
+        return
     render(results)
     mark_rendered(results)
     click.echo(f"{ran} jobs ran; tables, figures and report are written")
-    return True
 
 
 def render(results: Path) -> None:
@@ -99,8 +118,14 @@ def plan(command: Command, model: str | None) -> None:
     """
     from replicate.plan import describe
 
-    targets = command.graph.results(chosen_columns(command.profile, model))
-    click.echo(describe(targets, command.profile, command.settings.runs))
+    def text(graph: Graph) -> str:
+        return describe(graph.results(chosen_columns(command.profile, model)), command.profile, command.settings.runs)
+
+    try:
+        click.echo(text(command.graph))
+    except DataError as error:
+        click.echo(text(Graph(command.profile, None, fingerprint)))
+        click.echo(f"planned without the data: {error}")
 
 
 @group.command()
@@ -245,9 +270,6 @@ def main() -> None:
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted; issue the same command again to resume", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output went away
-        sys.exit(141)
 
 
 def fail(sentence: str, code: int) -> None:

@@ -39,7 +39,8 @@ def column_verb(name: str, summary: str, job: Callable[[Command, str, int], Job]
         command.finish(list(jobs.values()), scheduler)
 
     run.__doc__ = f"{summary}\n\n\b\nreplicate {name}\nreplicate {name} --model tc_rnn --set training.seeds=[0,1]"
-    return click.command(name)(shared_options(model_option(scheduler_option(run))))
+    only = click.option("--model", metavar="COLUMN", help="Only this column, e.g. tc_rnn; not its baseline.")
+    return click.command(name)(shared_options(only(scheduler_option(run))))
 
 
 def trained(column: str) -> bool:

@@ -8,7 +8,7 @@ import click
 
 from replicate.cli.command import Command, scheduler_option, shared_options
 from replicate.columns import COLUMNS
-from replicate.errors import ConfigurationError
+from replicate.errors import ConfigurationError, did_you_mean
 from replicate.schema import write_record
 from replicate.stages import Job
 from replicate.studies.schema import Study
@@ -86,7 +86,8 @@ def grid(command: Command, model: str, only_plan: bool, scheduler: str | None) -
     "--only",
     multiple=True,
     metavar="ROW",
-    help="A row by its key, e.g. shuffled; may be repeated. Rows that were trained before stay in the table.",
+    help="A row by its key, e.g. shuffled; any other word lists the keys. May be repeated; rows that were trained "
+    "before stay in the table.",
 )
 def ablate(command: Command, model: str, only_plan: bool, scheduler: str | None, only: tuple[str, ...]) -> None:
     """Controls and other readings of a coherent column, each beside its own baseline, on the test draws.
@@ -103,7 +104,8 @@ def ablate(command: Command, model: str, only_plan: bool, scheduler: str | None,
     unknown = set(only) - {row.key for row in known}
     if unknown:
         keys = ", ".join(row.key for row in known)
-        raise ConfigurationError(f"--only {min(unknown)}: there is no such row; {model} has {keys}")
+        hint = did_you_mean(min(unknown), [row.key for row in known])
+        raise ConfigurationError(f"--only {min(unknown)}: there is no such row{hint}; {model} has {keys}")
     graphs = {
         row.key: command.variant(row.variant.title, row.variant.assignments) for row in known if not row.impossible
     }

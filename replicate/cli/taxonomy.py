@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from replicate.cli.command import Command, shared_options
+from replicate.cli.command import Command, Verbs, shared_options
 from replicate.errors import DataError
 
 DIFFERENCES = 20  # that `validate` prints of a file that differs everywhere
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Verbs, invoke_without_command=True)
 @shared_options
 @click.pass_context
 def taxonomy(context: click.Context, command: Command) -> None:
