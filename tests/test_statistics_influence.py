@@ -39,7 +39,7 @@ CLASSES = np.array([0, 1, 2, 3, 4, 5, 9, 11, 25, 26, 29, 30])
 def measure(kind, weights=None, threads=1, transform=lambda scores: scores):
     scores, labels, positions = case(kind)
     draws = Draws(positions)
-    weights = np.ones((1, len(draws.videos), 1), np.uint8) if weights is None else weights
+    weights = np.ones((len(draws.videos), 1), np.uint8) if weights is None else weights
     sampled = SparseLabels.of(labels[draws.videos])
     return measure_column(transform(scores), sampled, LEVELS, draws, CLASSES, weights, threads)
 
@@ -85,7 +85,7 @@ def test_exact_replicates_are_metrics_of_repeated_videos(kind):
     measured = measure(kind, weights)
     of_pool = np.zeros(len(scores), int)
     for replicate in (0, 17, 63, 64, 79):
-        of_pool[videos] = weights[replicate // 64, :, replicate % 64]
+        of_pool[videos] = weights[:, replicate]
         values = []
         for draw in positions:
             rows = np.repeat(draw, of_pool[draw])
@@ -93,6 +93,14 @@ def test_exact_replicates_are_metrics_of_repeated_videos(kind):
         for number, (metric, level) in enumerate(REPLICATED):
             expected = np.mean([draw[level][metric] for draw in values if draw[level][metric] is not None])
             assert measured.replicates[number, replicate] == pytest.approx(expected, abs=1e-12), (metric, level)
+
+
+@pytest.mark.parametrize("times", [2, 30])
+def test_only_the_proportions_of_weights_count(times):
+    """So that sums of weights may be large: 30 x 8 nearly fills a byte."""
+    weights = weight_vectors(48, 2, 8)
+    before, after = measure("disjoint ties", weights), measure("disjoint ties", times * weights)
+    np.testing.assert_allclose(after.replicates, before.replicates, rtol=1e-12, atol=0)
 
 
 def test_weighted_oracle_is_scikit_learns():

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from replicate.evaluate.average_precision import WIDTH
 from replicate.evaluate.threads import in_threads
 
-BLOCK = WIDTH  # replicates that share one stream of random numbers
+BLOCK = 64  # replicates that share one stream of random numbers
 _ROWS = 1 << 13
 
 # How many of 65,536 equally likely numbers stand for each weight 0, 1, 2, ...: Poisson with mean 1, rounded such that
@@ -32,13 +31,13 @@ def _draw_block(videos: int, seed: int, block: int, table: np.ndarray) -> Iterat
 
 
 def weight_vectors(videos: int, seed: int, replicates: int, first: int = 0) -> np.ndarray:
-    """(slices, videos, WIDTH) uint8: weights of replicate `first`, a multiple of BLOCK, and of those after it, at least
-    as many as are asked for."""
-    weights = np.empty((-(-replicates // BLOCK), videos, WIDTH), np.uint8)
-    for number, slice_ in enumerate(weights):
+    """(videos, replicates) uint8: weights of replicate `first`, a multiple of BLOCK, and of those after it, at least as
+    many as are asked for."""
+    weights = np.empty((videos, -(-replicates // BLOCK) * BLOCK), np.uint8)
+    for column in range(0, weights.shape[1], BLOCK):
         begin = 0
-        for part in _draw_block(videos, seed, first // BLOCK + number, _weight_table()):
-            slice_[begin : begin + len(part)] = part
+        for part in _draw_block(videos, seed, (first + column) // BLOCK, _weight_table()):
+            weights[begin : begin + len(part), column : column + BLOCK] = part
             begin += len(part)
     return weights
 

@@ -5,9 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from replicate.evaluate.average_precision import Placed, by_score, weighted_totals
-
-_ROWS = 1 << 13  # videos weighed at a time
+from replicate.evaluate.average_precision import Placed, by_score, compiled, weighted_totals
 
 
 @dataclass(frozen=True)
@@ -119,9 +117,10 @@ class Sample:
         Args:
             draws: the test draws.
             labels: of their union.
-            weights: (slices, videos of the union, WIDTH) uint8; replicates are slices x WIDTH.
+            weights: (videos of the union, replicates) uint8.
         """
         self.draws, self.labels, self.weights = draws, labels, weights
+        self._in_a_byte = 255 // max(1, int(weights.max(initial=1)))
         places = np.sort(np.searchsorted(draws.videos, draws.positions), axis=1)
         taken = (SparseLabels.take(labels.offsets, labels.values, videos, labels.nodes) for videos in places)
         self.views = tuple(DrawView(videos, each) for videos, each in zip(places, taken, strict=True))
@@ -129,20 +128,28 @@ class Sample:
     @property
     def replicates(self) -> int:
         """How many vectors of weights there are."""
-        return len(self.weights) * self.weights.shape[2]
+        return self.weights.shape[1]
 
     def weighted_sums(self, view: DrawView, values: np.ndarray) -> np.ndarray:
-        """(replicates,) float64: sums over the videos of a draw of weight x value, from (draw size,) values."""
-        used = np.flatnonzero(values)
-        total = np.zeros((len(self.weights), self.weights.shape[2]))
-        for begin in range(0, len(used), _ROWS):
-            part = used[begin : begin + _ROWS]
-            for k, weights in enumerate(self.weights):
-                total[k] += values[part].astype(np.float64) @ weights[view.videos[part]].astype(np.float64)
-        return total.ravel()
+        """(rows, replicates) float64: sums over the videos of a draw of weight x value, from (rows, draw size) values.
+
+        Added in the order of the videos, so that neither a library nor a processor decides the last bit.
+        """
+        return _weighted_sums(view.videos, self.weights, np.ascontiguousarray(values, np.float64))
 
     def replicated(self, placed: Placed) -> tuple[np.ndarray, np.ndarray]:
         """`weighted_totals` under all weights: two arrays (replicates,)."""
-        ranked = by_score(placed)
-        found = [weighted_totals(ranked, weights) for weights in self.weights]
-        return tuple(np.concatenate([each[k] for each in found]) for k in (0, 1))
+        return weighted_totals(by_score(placed), self.weights, self._in_a_byte)
+
+
+@compiled
+def _weighted_sums(videos, weights, values):
+    total = np.zeros((len(values), weights.shape[1]))
+    for number in range(len(videos)):
+        weight = weights[videos[number]]
+        for row in range(len(values)):
+            value, sums = values[row, number], total[row]
+            if value != 0:
+                for replicate in range(len(weight)):
+                    sums[replicate] += value * weight[replicate]
+    return total

@@ -70,7 +70,7 @@ def measure_column(
         levels: (nodes,) int in 0 to 3.
         draws: the test draws.
         classes: node indices that MAP averages over.
-        weights: (slices, videos of the union, WIDTH) uint8: `bootstrap.weight_vectors`, one for each exact replicate.
+        weights: (videos of the union, replicates) uint8: `bootstrap.weight_vectors`, one for each exact replicate.
         threads: how many compute at once; the result does not depend on it.
 
     Source: harness anchors, section C4.
@@ -133,7 +133,8 @@ def _mean_over_videos(sample: Sample, values: np.ndarray) -> Measured:
         with np.errstate(invalid="ignore"):
             means.append(filled.sum() / count)
             psi[view.videos] += np.where(eligible, filled - means[-1], 0.0) / count / sample.draws.count
-            replicates.append(sample.weighted_sums(view, filled) / sample.weighted_sums(view, eligible))
+            sums, counts = sample.weighted_sums(view, np.stack([filled, eligible]))
+            replicates.append(sums / counts)
     return _measured(means, psi, replicates)
 
 
@@ -157,7 +158,7 @@ def _pooled(sample: Sample, scores: np.ndarray, hits: np.ndarray, positives: np.
         found = _pooled_draw(sample, view, scores[view.videos].ravel(), hits[view.videos].ravel(), psi, total)
         with np.errstate(invalid="ignore", divide="ignore"):
             values.append(np.float64(found[0]) / total)
-            replicates.append(found[1] / sample.weighted_sums(view, positives[view.videos]))
+            replicates.append(found[1] / sample.weighted_sums(view, positives[None, view.videos])[0])
             psi[0, view.videos] -= values[-1] * positives[view.videos] / total / sample.draws.count
     return _measured(values, psi[0], replicates)
 
