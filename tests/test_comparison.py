@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from evaluation_world import COLUMNS, DRAWS, NODE_LEVELS, VIDEOS, World, find, small_protocol
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from replicate.evaluate import metrics
 from replicate.evaluate.draws import Draws, SparseLabels
@@ -66,6 +67,22 @@ def test_only_primary_cells_are_starred_and_only_families_are_adjusted(compared)
         assert (difference.p_adjusted is None) == alone == (difference.simultaneous is None)
         assert difference.starred == (difference.family == "primary" and difference.p_adjusted < 0.05)
         assert difference.p_bh >= difference.p
+
+
+def test_adjustments_and_detectable_effects_are_of_the_family(world):
+    world.add("tc_netv")  # no better than its baseline
+    made = world.compare((*COLUMNS, "tc_netv"))
+    for family in ("primary", "secondary", "exploratory"):
+        members = [each for each in made.differences if each.family == family and each.p is not None]
+        p = [each.p for each in members]
+        assert len(set(p)) > 2
+        assert [each.p_bh for each in members] == pytest.approx(multipletests(p, method="fdr_bh")[1])
+        if family != "exploratory":
+            assert [each.p_holm for each in members] == pytest.approx(multipletests(p, method="holm")[1])
+        power = stats.norm.ppf(world.protocol.power)
+        for each in members:
+            low, high = each.simultaneous or each.interval
+            assert each.detectable == pytest.approx((high - low) / 2 + power * each.standard_error)
 
 
 def test_standard_errors_are_those_of_resampled_videos(world, compared):
@@ -132,6 +149,7 @@ def test_cells_fall_back_to_exact_replicates_beyond_the_tolerance(world, compare
     assert made.influence_check.fell_back and not compared.influence_check.fell_back
     assert after.standard_error == pytest.approx(before.standard_error, rel=0.05)
     assert after.standard_error != before.standard_error
+    assert after.interval == pytest.approx(before.interval, rel=0.1)
     never = world.compare(("rnn_attn", "tc_rnn"), protocol=small_protocol(tolerance=0.99))
     assert {d.method for d in never.differences if d.metric in HEADLINE} == {"influence"}
 
@@ -237,6 +255,40 @@ def test_seeds_are_paired_and_reported_apart(tmp_path):
     assert find(made, "MAP all classes", "overall").seeds is not None
 
 
+KNOWN_HITS = {4: (60, 54), 0: (12, 6), 3: (41, 37), 1: (25, 18), 2: (50, 45)}  # seed -> right videos per draw
+
+
+def test_five_seeds_of_known_scores_in_any_order(tmp_path):
+    """Each column's top node is right in so many first videos of a draw; so the truth of Hit@1 is a count."""
+    world = World(tmp_path, seeds=tuple(KNOWN_HITS))
+
+    def scores(right):
+        first = np.zeros(VIDEOS, bool)
+        first[world.split.draws[:, :right]] = True
+        return np.where(world.labels, np.where(first[:, None], 1, -1), 0).astype(np.float32)
+
+    for seed, (right, _) in KNOWN_HITS.items():
+        world.add("tc_rnn", seed, scores(right))
+    for seed in reversed(KNOWN_HITS):
+        world.add("rnn_attn", seed, scores(KNOWN_HITS[seed][1]))
+    made = world.compare(("rnn_attn", "tc_rnn"))
+    cell, labelled = find(made, "Hit@1", "overall"), world.labels.any(axis=1)
+    assert made.seeds == tuple(KNOWN_HITS) and not made.conditional
+    column, baseline = (
+        np.array([np.mean([labelled[draw[:n]].sum() / labelled[draw].sum() for draw in world.split.draws]) for n in of])
+        for of in zip(*KNOWN_HITS.values(), strict=True)
+    )
+    paired, apart = stats.ttest_rel(column, baseline), stats.ttest_ind(column, baseline, equal_var=False)
+    assert cell.seeds.differences == pytest.approx(column - baseline, abs=1e-12)
+    assert (cell.seeds.p, cell.seeds.p_welch) == pytest.approx((paired.pvalue, apart.pvalue))
+    assert cell.seeds.interval == pytest.approx(tuple(paired.confidence_interval(0.95)), abs=1e-12)
+    assert cell.seeds.p < 0.01 < 0.5 < cell.seeds.p_welch  # seeds move both columns
+    assert cell.check.discordant == (sum(labelled[draw[54:60]].sum() for draw in world.split.draws), 0)  # first seed
+    for place in (("MAP all classes", "overall"), ("GAP", "overall")):
+        low, high = find(made, *place).seeds.two_level_interval
+        assert low < find(made, *place).difference < high
+
+
 def test_one_seed_is_conditional(compared):
     assert compared.conditional
     assert all(d.seeds is None for d in compared.differences)
@@ -248,7 +300,12 @@ def test_overlapping_draws_count_a_video_once(tmp_path):
         assert not world.add(column).disjoint
     made = world.compare(("rnn_attn", "tc_rnn"))
     assert made.videos == len(np.unique(world.split.draws)) < DRAWS * 150
-    assert find(made, "GAP", "overall").standard_error > 0
+    cell = find(made, "GAP", "overall")
+    assert cell.standard_error > 0
+    pairs = [(a, b) for a in range(DRAWS) for b in range(DRAWS) if a != b]
+    shared = np.mean([len(np.intersect1d(world.split.draws[a], world.split.draws[b])) / 150 for a, b in pairs])
+    half = stats.t.ppf(0.975, DRAWS - 1) * np.std(cell.draws, ddof=1) * np.sqrt(1 / DRAWS + shared / (1 - shared))
+    assert cell.check.draws_interval == pytest.approx((cell.difference - half, cell.difference + half))
 
 
 def test_one_draw_has_no_spread_over_draws(tmp_path):

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from evaluation_world import COLUMNS, NODE_LEVELS, RARE, VIDEOS, World, find
 
+from replicate.data.labels import LabelStore
+from replicate.data.splits import Split
 from replicate.errors import DataError
 from replicate.evaluate import metrics
 from replicate.evaluate.draws import SparseLabels
-from replicate.evaluation import evaluate_column
+from replicate.evaluate.protocol import load_protocol
+from replicate.evaluation import Pool, evaluate_column
 from replicate.schema import HEADLINE, LEVELS
 from replicate.scores import LOGITS, mean_probability, write_ensemble
 
@@ -52,6 +55,17 @@ def test_class_set_and_support(world):
     assert support["1"].videos == world.labels[:, NODE_LEVELS == 1].any(axis=1).sum()
     assert support["overall"].beyond_top == np.maximum(world.labels.sum(axis=1) - 20, 0).sum()
     assert record.class_average_precision[RARE] is not None
+
+
+def test_a_class_counts_from_10_expected_positives_per_draw_on():
+    """Expected from the whole pool: 900 videos, draws of 150, so 60 positives in the pool, wherever they are."""
+    labels = np.zeros((900, 3), bool)
+    for node, positives in enumerate((59, 60, 61)):
+        labels[:positives, node] = True
+    sparse, rows = SparseLabels.of(labels), np.arange(900)
+    split = Split(rows[:0], rows[:0], rows, np.arange(150, 900).reshape(5, 150), True)
+    pool = Pool.of(LabelStore(sparse.offsets, sparse.values, 3), split, np.zeros(3), load_protocol())
+    assert pool.classes.tolist() == [1, 2]
 
 
 def test_an_ensemble_is_evaluated_through_its_members(world, tmp_path):

@@ -1,9 +1,11 @@
 """Tests, intervals and verdicts from replicates, draws, videos and seeds. Numbers in, numbers out.
 
-Test noise (which videos were drawn) and seed noise (which training run it was) are different things and are never
-merged: `max_t` and `video_checks` speak of the first, `seed_test` of the second.
+Test noise (which videos were drawn) and seed noise (which training run it was) are different things: `max_t`,
+`paired_t`, `mcnemar` and `t_interval` speak of the first, `seed_test` of the second. Only `two_level_interval` and
+`equivalence` span both.
 """
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -172,6 +174,7 @@ def seed_test(column: np.ndarray, baseline: np.ndarray, alpha: float, power: flo
     return SeedTest(mean, sd, interval, p, welch, error * noncentrality(seeds, alpha, power))
 
 
+@functools.cache
 def noncentrality(seeds: int, alpha: float, power: float) -> float:
     """True difference in standard errors that a two-sided paired t test finds with the given power.
 
@@ -192,6 +195,9 @@ def two_level_interval(
     differences: np.ndarray, deviations: np.ndarray, alpha: float, generator: np.random.Generator
 ) -> Interval:
     """Percentile interval when seeds and videos are resampled, the videos' weights shared by all seeds.
+
+    Too narrow for a handful of seeds: their resampled spread is (seeds - 1) / seeds of the unbiased variance, and
+    nothing allows for its own error, as the t of `seed_test` does.
 
     Args:
         differences: (seeds,) estimates.
