@@ -3,9 +3,7 @@ in any company; several processes compute one process's gradients. A column of o
 
 import dataclasses
 import functools
-import os
 import re
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -209,12 +207,9 @@ def half(rank: int, address: str, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_compute_one_processs_gradients(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    multiprocessing.spawn(half, (address, str(tmp_path)), nprocs=2)
+def test_two_processes_compute_one_processs_gradients(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    multiprocessing.spawn(half, (f"file://{tmp_path}/meeting", str(tmp_path)), nprocs=2)
     first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in range(2))
     assert list(first) == FRAME_MODELS
     for column, gradients in first.items():

@@ -5,11 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
-import psutil
 import pytest
+from patience import PATIENCE, wait_for_the_end_of
 from records import TWO, flip, indexed
 from test_batches import VIDEOS
 from toy_corpus import corpus as toy_corpus
@@ -163,11 +162,8 @@ if __name__ == "__main__":
 def test_no_process_outlives_who_started_it(index, folder, tmp_path, end):
     (tmp_path / "holder.py").write_text(HOLDER)
     command = [sys.executable, str(tmp_path / "holder.py"), str(folder), end]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=os.getcwd())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=os.getcwd())
     assert done.returncode == (-signal.SIGKILL if end == "killed" else 0), done.stderr
-    left = [int(word) for word in done.stdout.split()]
-    assert left
-    until = time.monotonic() + 60
-    while any(map(psutil.pid_exists, left)) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not any(map(psutil.pid_exists, left))
+    started = [int(word) for word in done.stdout.split()]
+    assert started
+    wait_for_the_end_of(started)
