@@ -41,6 +41,7 @@ from replicate.benchmark_records import (
     file_name,
     read_all,
 )
+from replicate.cluster.environment import ALLOCATOR
 from replicate.columns import AGGREGATOR, COLUMNS
 from replicate.compute import Compute
 from replicate.config import Profile
@@ -58,8 +59,6 @@ from replicate.steps import compute_of
 MODELS = [AGGREGATOR, *(slug for slug, column in COLUMNS.items() if column.trained)]
 PAPER_VIDEOS = 4_000_000  # an epoch of Table 2
 BATCHES = 6  # different ones, taken in turn
-# As worker processes run: memory that was freed is kept, or page faults would be a third of a step.
-ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(1 << 29), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
 
 
 def run(profile: Profile, columns: list[str], steps: int) -> BenchmarkRecord:

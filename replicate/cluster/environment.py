@@ -2,18 +2,33 @@
 
 import contextlib
 import os
+import platform
 from collections.abc import Iterator
 from typing import Any
 
+
+def _largest_kept() -> int:
+    """Bytes of a tensor up to which its memory is kept. Old versions of glibc refuse more than 2^25 and then keep next
+    to nothing; 2.36 is known to take more."""
+    name, version = platform.libc_ver()
+    recent = name == "glibc" and tuple(map(int, version.split(".")[:2])) >= (2, 36)
+    return 1 << (28 if recent else 25)
+
+
 # Sums are split by them, so they change rounding: threads per job are part of a job's key.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+# Memory that a tensor gives back is kept for the next one; the system clears each page that it lends anew, which costs
+# up to a third of a training step. Heaps of other threads than the first shrink whatever is said here, so there is one.
+ALLOCATOR = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(_largest_kept()),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 29),
+}
 # These change speed or repeatability alone, and a value that is set already stays.
 OTHERS = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuDNN's recurrent layers are deterministic only with it
-    # Dask's own setting gives memory back after every tensor; the page faults cost a third of a training step.
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 29),
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
+    **ALLOCATOR,  # in place of Dask's own, which gives everything back
 }
 
 
