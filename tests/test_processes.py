@@ -73,7 +73,7 @@ def test_what_is_printed_is_whole_lines_and_not_taken_for_an_answer(unbuffered, 
 
 
 def test_a_killed_process_is_a_sentence():
-    sentence = "a process that reads shards was killed, .* --set run.workers=N$"
+    sentence = "a process that reads or writes shards was killed, .* --set run.workers=N$"
     with pytest.raises(IncompleteRun, match=sentence), in_order(time.sleep, [0, 600, 600], 2) as results:
         next(results)
         for child in children():

@@ -132,6 +132,13 @@ def test_same_seed_same_bytes_in_another_process(corpus, tmp_path):
         assert path.read_bytes() == (tmp_path / path.name).read_bytes()
 
 
+def test_two_processes_write_the_same_bytes_and_say_how_far_they_are(corpus, tmp_path, taxonomy, labels):
+    told = []
+    synthesize(tmp_path, SEED, 60, 3, taxonomy, labels, 16, lambda *progress: told.append(progress), processes=2)
+    assert contents(tmp_path) == contents(corpus[1])
+    assert told == [(20, 60), (40, 60), (60, 60)]
+
+
 def test_content_does_not_depend_on_the_number_of_shards_or_videos(corpus, tmp_path, taxonomy, labels):
     _, folder = corpus
     synthesize(tmp_path, SEED, 40, 7, taxonomy, labels, 16)

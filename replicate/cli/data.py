@@ -9,7 +9,7 @@ from replicate.cli.command import Command, shared_options
 from replicate.cli.download import download
 from replicate.errors import ConfigurationError
 from replicate.progress import Event
-from replicate.steps import data_root, reading_processes, shard_patterns, specification
+from replicate.steps import data_root, processes_on, shard_patterns, specification
 
 
 @click.group()
@@ -57,7 +57,7 @@ def verify(command: Command, shards: tuple[str, ...]) -> None:
     replicate data verify --profile audioset --data-dir ~/data --set run.workers=4
     replicate data verify --profile paper --data-dir ~/yt8m 'frame/train/train00*.tfrecord'
     """
-    from replicate.data.index import find_shards
+    from replicate.data.index import find_shards, sizes_of
     from replicate.data.verify import verify as find_faults
 
     root, patterns = _root(command), list(shards) or shard_patterns(command.profile)
@@ -69,7 +69,7 @@ def verify(command: Command, shards: tuple[str, ...]) -> None:
         def step(done: float, total: float, name: str) -> None:
             listener.notify(Event("verify", "step", done, total, name))
 
-        processes = reading_processes(command.profile, root, names)
+        processes = processes_on(command.profile, sizes_of(root, names))
         faults = find_faults(specification(command.profile), root, names, step, processes)
     for fault in faults:
         click.echo(str(fault))
