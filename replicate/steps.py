@@ -5,7 +5,7 @@ The only module that translates a profile and folders of runs into calls; the li
 
 import fnmatch
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,35 +101,35 @@ def run_synthesize(step: Step) -> None:
     """Write the synthetic corpus."""
     import numpy as np
 
-    from replicate.data.synthetic import synthesize
+    from replicate.data.synthetic import SPEC, synthesize
 
     taxonomy = open_taxonomy(step.input("taxonomy"))
-    corpus = step.profile.synthetic
+    profile, corpus = step.profile, step.profile.synthetic
     labels = np.flatnonzero(np.asarray(taxonomy.label_nodes) >= 0)
+    longest = profile.dataset.frame_limit * SPEC.width  # bytes of a video
+    sizes = [longest * corpus.videos // corpus.shards] * corpus.shards
     synthesize(
-        step.out, corpus.seed, corpus.videos, corpus.shards, taxonomy, labels,
-        step.profile.dataset.frame_limit, progress=step.progress,
+        step.out, corpus.seed, corpus.videos, corpus.shards, taxonomy, labels, profile.dataset.frame_limit,
+        step.progress, processes_on(profile, sizes),
     )  # fmt: skip
 
 
-def reading_processes(profile: Profile, root: Path, shards: list[str]) -> int:
-    """How many processes read the shards: `run.workers`, or the cores; one where jobs run inline."""
-    from replicate.data.index import sizes_of
+def processes_on(profile: Profile, sizes: Iterable[int]) -> int:
+    """How many processes work on shards of so many bytes: `run.workers`, or the cores; one where jobs run inline."""
     from replicate.data.processes import processes_for
 
-    workers = 1 if profile.run.engine == "inline" else profile.run.workers
-    return processes_for(workers, sizes_of(root, shards))
+    return processes_for(1 if profile.run.engine == "inline" else profile.run.workers, sizes)
 
 
 def run_index(step: Step) -> dict[str, Any]:
     """Find every record; returns those that were left out, for the manifest."""
-    from replicate.data.index import build_index, find_shards
+    from replicate.data.index import build_index, find_shards, sizes_of
 
     profile = step.profile
     synthesized = step.input("synthesize") if "synthesize" in step.job.inputs else None
     root = data_root(profile, step.data_dir, synthesized)
     shards, corrupt = find_shards(root, shard_patterns(profile)), profile.dataset.max_corrupt
-    processes = reading_processes(profile, root, shards)
+    processes = processes_on(profile, sizes_of(root, shards))
     skipped = build_index(specification(profile), root, shards, step.out, corrupt, step.progress, processes)
     return {"skipped": skipped}
 

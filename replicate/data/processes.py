@@ -1,4 +1,5 @@
-"""Read shards with several processes: results come in the order of the shards, and no process outlives who started it.
+"""Read or write shards with several processes: results come in the order of the shards, and no process outlives who
+started it.
 
 Beyond copying and hashing, a record costs time in the interpreter, and the small ones of AudioSet and of YouTube-8M's
 video level little else. Threads share one interpreter, so processes it is.
@@ -111,7 +112,7 @@ def _ask(child: subprocess.Popen, work: Callable[[Task], Result], task: Task) ->
         done, answer = pickle.load(child.stdout)
     except (EOFError, OSError, pickle.UnpicklingError):  # the pipe is closed, perhaps in the middle of an answer
         remedy = "issue the same command again to resume, with fewer of them by --set run.workers=N"
-        message = f"a process that reads shards was killed, perhaps for want of memory; {remedy}"
+        message = f"a process that reads or writes shards was killed, perhaps for want of memory; {remedy}"
         raise IncompleteRun(message) from None
     if not done:
         raise answer

@@ -9,6 +9,8 @@ Strength and shape of signal and noise come from calibration.json, that is from 
 a constant below. All of it was fixed before any model was trained on the corpus, and none of it is a parameter.
 """
 
+import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from replicate.data import calibration
+from replicate.data import processes as pool
 from replicate.data.label_sets import combinations_of
 from replicate.data.spec import SPECS
 from replicate.errors import ConfigurationError
@@ -269,6 +272,7 @@ def synthesize(
     labels: Sequence[int],
     frame_limit: int,
     progress: Callable[..., None] | None = None,
+    processes: int = 1,
 ) -> None:
     """Write the corpus with TensorFlow. Shards of the same corpus that are there already are kept.
 
@@ -278,11 +282,13 @@ def synthesize(
         taxonomy: gives each label's node.
         labels: label indices that videos may have.
         frame_limit: longest video in frames.
-        progress: called with (videos done, videos in all).
+        progress: called with (videos done, videos in all); with several processes, after each shard.
+        processes: how many write shards at once; no byte depends on it.
 
     Raises:
         ConfigurationError: fewer than one video or shard, more shards than videos, another corpus in the folder, or as
             `Generator`.
+        IncompleteRun: one of several processes was killed.
     """
     if videos < 1 or shards < 1:
         raise ConfigurationError(f"synthetic.videos = {videos}, synthetic.shards = {shards}: set both to 1 or more")
@@ -296,24 +302,32 @@ def synthesize(
     if described.exists() and read_json(described) != identity:
         raise ConfigurationError(f"{out} holds another synthetic corpus; remove it or choose another folder")
     write_json(described, identity)
-    bounds = np.linspace(0, videos, shards + 1).astype(int)
-    for shard in range(shards):
-        path = out / f"synthetic-{shard:05d}-of-{shards:05d}.tfrecord"
-        if not path.exists():
-            with atomic_file(path) as file:
-                _write_shard(Path(file.name), generator, range(bounds[shard], bounds[shard + 1]), videos, progress)
+    bounds = np.linspace(0, videos, shards + 1).astype(int).tolist()
+    shares = [range(*pair) for pair in itertools.pairwise(bounds)]
+    paths = [out / f"synthetic-{shard:05d}-of-{shards:05d}.tfrecord" for shard in range(shards)]
+    missing = [(path, numbers) for path, numbers in zip(paths, shares, strict=True) if not path.exists()]
+
+    def tell(number: int) -> None:
+        if progress:
+            progress(number, videos)
+
+    work = functools.partial(_write_shard, generator, tell if processes == 1 else None)
+    with pool.in_order(work, missing, processes) as written:
+        for _, (_, numbers) in zip(written, missing, strict=True):
+            tell(numbers.stop)
 
 
-def _write_shard(path: Path, generator: Generator, numbers: range, videos: int, progress: Callable | None) -> None:
+def _write_shard(generator: Generator, tell: Callable[[int], None] | None, shard: tuple[Path, range]) -> None:
     from replicate.data.tensorflow_reader import tensorflow
 
     tf = tensorflow()
-    with tf.io.TFRecordWriter(str(path)) as writer:
+    path, numbers = shard
+    with atomic_file(path) as file, tf.io.TFRecordWriter(file.name) as writer:
         for number in numbers:
             labels, arrays = generator.video(number)
             writer.write(sequence_example(tf, f"synthetic-{number:07d}", labels, arrays))
-            if progress and number % 50 == 0:
-                progress(number, videos)
+            if tell and number % 50 == 0:
+                tell(number)
 
 
 def sequence_example(tf, video: str, labels: np.ndarray, arrays: Sequence[np.ndarray]) -> bytes:
