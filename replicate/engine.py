@@ -210,6 +210,7 @@ def _execute_in_worker(job: Job, settings: Settings, topic: str, expected: Any, 
 
 def _walk_with_dask(todo: list[Job], settings: Settings, listener: Listener, scheduler: str | None) -> None:
     from replicate.cluster import start, walking
+    from replicate.plan import urgent_first
 
     if scheduler:  # others may have another working directory
         settings = replace(settings, runs=settings.runs.absolute())
@@ -221,4 +222,4 @@ def _walk_with_dask(todo: list[Job], settings: Settings, listener: Listener, sch
         walk = walking.Walk(
             cluster.client, _execute_in_worker, arguments, cluster.walk, cluster.offered, listener, cluster.look
         )
-        walk.go(todo)
+        walk.go(urgent_first(todo, settings.runs))

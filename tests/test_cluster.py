@@ -5,6 +5,8 @@ import dataclasses
 import os
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -254,3 +256,48 @@ def test_the_workers_on_the_page_are_understood():
         verb, name, *words = container["args"]
         assert (verb, name) == ("replicate", "worker")
         assert worker_verb.make_context("worker", ["tcp://head:8786", *words]).params["name"] == "$(DASK_WORKER_NAME)"
+
+
+FREED_AGAIN_AND_AGAIN = """
+import resource, threading
+import numpy as np
+
+def use():
+    for size in (59, 19, 3, 3, 3):  # megabytes: what a step of an LSTM takes and gives back
+        np.empty(size << 20, np.uint8)[::4096] = 1
+
+def work():
+    use()
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    for _ in range(5):
+        use()
+    print(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
+
+thread = threading.Thread(target=work)  # as a worker's jobs
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(int(environment.ALLOCATOR["MALLOC_MMAP_THRESHOLD_"]) < 59 << 20, reason="an old C library")
+def test_memory_that_a_job_gives_back_is_kept_for_its_next_step():
+    def page_faults(variables):
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")} | variables
+        command = [sys.executable, "-c", FREED_AGAIN_AND_AGAIN]
+        return int(subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout)
+
+    if page_faults({}) < 100:
+        pytest.skip("this system's C library keeps memory by itself")
+    assert page_faults(environment.OTHERS) < 100
+
+
+def test_dask_takes_jobs_in_the_order_in_which_they_are_given():
+    taken = []
+    client = SimpleNamespace(submit=lambda task, job, *_, key, priority, **__: taken.append((priority, job)))
+    made = [job for job in todo() if not job.stage.exclusive]
+    walk = walking.Walk(client, None, (), "x", jobs.OURS, None, None)
+    for job in made:
+        walk._submit(job, [])
+    assert [job for _, job in sorted(taken, key=lambda pair: -pair[0])] == made
+    assert len({priority for priority, _ in taken}) == len(made)
+    assert all(-0.5 < priority <= 0 for priority, _ in taken), "another command's jobs must not wait for all of ours"

@@ -12,7 +12,7 @@ from replicate.columns import AGGREGATOR
 from replicate.profile_files import load_profile
 from replicate.record import read_json, write_json
 from replicate.speed import Speeds
-from replicate.stages import Graph, flatten
+from replicate.stages import Graph, flatten, in_order
 
 SMOKE, PAPER = load_profile("smoke"), load_profile("paper")
 RESULTS = benchmark_records.FOLDER.parent
@@ -184,3 +184,17 @@ def test_published_timings_are_near_the_estimate(tmp_path, name, benchmarks):
     assert len(ratios) == 9
     assert all(1 / 2.5 < ratio < 2.5 for ratio in ratios.values()), json.dumps(ratios)
     assert 1 / 1.5 < estimated / published < 1.5
+
+
+def test_what_others_wait_for_longest_begins_first(tmp_path):
+    jobs = in_order(graph(SMOKE).results())
+    found = plan.urgent_first(jobs, tmp_path)
+    place = {job.key: number for number, job in enumerate(found)}
+    assert sorted(place) == sorted(job.key for job in jobs)
+    assert all(place[each.key] < place[job.key] for job in jobs for each in job.inputs.values())
+    training = [job.parameters["column"] for job in found if job.stage.name == "train"]
+    seconds = [Speeds(tmp_path).seconds_per_video(column, SMOKE)[0] for column in training if column != "dnn"]
+    assert seconds == sorted(seconds, reverse=True) and training[-1] == "dnn", training
+    assert set(training[:2]) == {"tm", "tc_tm"}
+    first_scored = min(place[job.key] for job in jobs if job.stage.name == "evaluate")
+    assert first_scored > max(place[graph(SMOKE).train(column, 0).key] for column in training[:-1])

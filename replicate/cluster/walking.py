@@ -12,6 +12,7 @@ from replicate.progress import Event, Listener, duration
 from replicate.stages import Job
 
 TICK = 2.0  # seconds between two looks at the cluster
+RANK = 1e-6  # between the priorities of two jobs: beside those of other commands ours all count about 0, Dask's default
 PATIENCE = 300.0  # seconds without a worker that a job needs: machines come back, and new ones take time to start
 Workers = dict[str, dict[str, Any]]  # address -> Dask's description
 
@@ -43,8 +44,9 @@ class Walk:
     failures: list[ReplicateError] = field(default_factory=list)
 
     def go(self, todo: list[Job]) -> None:
-        """Carry out all jobs, inputs first; exclusive ones after all others, one after the other, by one worker, so
-        that nothing of ours runs beside them on any machine and what they measure is comparable.
+        """Carry out all jobs, given in the order in which they should begin, inputs first; exclusive ones after all
+        others, one after the other, by one worker, so that nothing of ours runs beside them on any machine and what
+        they measure is comparable.
 
         Raises:
             ReplicateError: the first failure, after all that does not depend on it has finished.
@@ -65,10 +67,11 @@ class Walk:
     def _submit(self, job: Job, after: list[str], worker: str | None = None) -> None:
         waits = [self.futures[key] for key in after if key in self.futures]
         name = f"{job.stage.name}-{job.key}-{self.name}"
+        priority = -RANK * len(self.submitted)  # left alone, Dask takes jobs that came within 100 ms in any order
         self.submitted[name] = job
         self.futures[job.key] = self.client.submit(
             self.task, job, *self.arguments, *waits, key=name, pure=False, retries=0,
-            resources=jobs.resources(job, self.offered), workers=worker,
+            resources=jobs.resources(job, self.offered), workers=worker, priority=priority,
         )  # fmt: skip
 
     def _one_worker(self, alone: list[Job]) -> str:
