@@ -413,6 +413,21 @@ def test_cards_of_synthetic_and_real_data_are_apart(tmp_path):
     assert "alpha_i = alpha_j" in computed and "alpha_i = alpha_j" not in real
 
 
+def test_the_short_card_keeps_the_increments_and_the_main_claims(tmp_path):
+    assert set(card.MAIN) <= {claim.name for claim in judging.registry()}
+    runs = [Records.open(write_fixture(tmp_path / data, data=data)) for data in ("synthetic", "real")]
+    page, full = card.brief([card.card(run) for run in runs]), card.markdown([card.card(run) for run in runs])
+    real, synthetic = page.split("### Synthetic data: smoke")
+    assert real.startswith("### Real data: audioset") and "(synthetic)" not in real and "(synthetic)" in synthetic
+    for run, part in zip(runs, (synthetic, real), strict=True):
+        for row in card.card(run).rows:
+            assert (row.claim.rstrip(".") in part) == (row.name in card.MAIN)
+            named_without_verdict = f"{row.claim.rstrip('.')}" in part.partition("Not testable on these records")[2]
+            assert named_without_verdict == (row.name in card.MAIN and row.verdict == UNTESTABLE)
+    tables = [line for line in page.splitlines() if line.startswith("|")]
+    assert set(tables) <= set(full.splitlines())  # no figure of its own
+
+
 def test_card_carries_effect_interval_detectable_and_verdict(tmp_path):
     folder = write_fixture(tmp_path)
     row = next(row for row in card.rows(folder) if row.name == "gain-netv-map")

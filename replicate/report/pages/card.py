@@ -18,6 +18,22 @@ from replicate.report.tables.notes import divergence_notes, rounding_note
 from replicate.schema import HEADLINE
 
 GAIN = "gain-"
+# What the README's card keeps beside the increments; the rest stands in PAPER.md and in the report.
+MAIN = (
+    "significant",
+    "sizes-of-gains",
+    "ensemble-best",
+    "netvlad-gains-most",
+    "falls-less-with-coherence",
+    "helps-rare-classes",
+    "gain-needs-order",
+    "helps-small-training-sets",
+    "kernel-5-and-4-maps",
+    "kernels-peak-at-centre",
+    "attention-more-uniform",
+    "overhead-small",
+    "size-unchanged",
+)
 
 
 @dataclass(frozen=True)
@@ -121,28 +137,60 @@ def computed_rows() -> list[Row]:
     return made
 
 
+def brief(cards: Sequence[Card]) -> str:
+    """Cards for the README as Markdown, each under its own heading, real data first: the increments and MAIN."""
+    parts = []
+    for each in _ordered(cards):
+        chosen = [row for row in each.rows if row.name in MAIN]
+        tested = [row for row in chosen if row.verdict != UNTESTABLE]
+        parts += [*_head(each), _increments(each), _claims(each, tested), _untested(chosen)]
+    verdicts = [row.verdict for row in computed_rows()]
+    counts = ", ".join(f"{verdicts.count(word)} {word}" for word in VERDICTS if word in verdicts)
+    parts.append(
+        f"Of {len(verdicts)} claims that computation settles, most of them mathematical, {counts}. They, and all "
+        "claims that these tables lack, stand with their evidence in [PAPER.md](PAPER.md#verdicts)."
+    )
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
 def markdown(cards: Sequence[Card]) -> str:
     """Cards as Markdown, each under its own heading, real data first; then what was settled by computation."""
-    ordered = sorted(cards, key=lambda each: each.heading)  # "Real ..." before "Synthetic ..."
-    parts = [part for each in ordered for part in _card_parts(each)]
+    parts = [part for each in _ordered(cards) for part in (*_head(each), _increments(each), _claims(each, each.rows))]
     headers = ["Claim", "Section", "Verdict", "Evidence"]
     settled = [[row.claim, row.section, f"**{row.verdict}**", row.evidence] for row in computed_rows()]
     parts += ["### Settled by computation", render.markdown_plain(headers, settled)]
     return "\n\n".join(parts) + "\n"
 
 
-def _card_parts(each: Card) -> list[str]:
-    synthetic = " (synthetic)" if each.heading.startswith("Synthetic") else ""
+def _ordered(cards: Sequence[Card]) -> list[Card]:
+    return sorted(cards, key=lambda each: each.heading)  # "Real ..." before "Synthetic ..."
+
+
+def _synthetic(each: Card) -> str:
+    return " (synthetic)" if each.heading.startswith("Synthetic") else ""
+
+
+def _head(each: Card) -> tuple[str, str]:
+    return f"### {each.heading}", " ".join(each.sentences)
+
+
+def _increments(each: Card) -> str:
     matrix = [[title, *(_cell(row) for row in cells)] for title, cells in each.gains]
-    headers = [f"Claim{synthetic}", "Effect", "95 % interval", "Detectable", "Paper", "Verdict"]
-    lines = [[row.claim, row.effect, row.interval, row.detectable, row.paper, _verdict(row)] for row in each.rows]
-    return [
-        f"### {each.heading}",
-        " ".join(each.sentences),
-        render.markdown([f"Coherence improves{synthetic}", *HEADLINE], matrix),
-        "Increment, 95 % interval (simultaneous), detectable effect in brackets, the paper's increment, verdict.",
-        render.markdown_plain(headers, lines),
-    ]
+    table = render.markdown([f"Coherence improves{_synthetic(each)}", *HEADLINE], matrix)
+    legend = "Increment, 95 % interval (simultaneous), detectable effect in brackets, the paper's increment, verdict."
+    return f"{table}\n\n{legend}"
+
+
+def _claims(each: Card, chosen: Sequence[Row]) -> str:
+    headers = [f"Claim{_synthetic(each)}", "Effect", "95 % interval", "Detectable", "Paper", "Verdict"]
+    lines = [[row.claim, row.effect, row.interval, row.detectable, row.paper, _verdict(row)] for row in chosen]
+    return render.markdown_plain(headers, lines)
+
+
+def _untested(chosen: Sequence[Row]) -> str:
+    """The claims of these that were not testable, in one paragraph; empty where there is none."""
+    found = [row.claim.rstrip(".") for row in chosen if row.verdict == UNTESTABLE]
+    return f"Not testable on these records ([why](PAPER.md#verdicts)): {'; '.join(found)}." if found else ""
 
 
 def _verdict(row: Row) -> str:

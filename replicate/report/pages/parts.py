@@ -40,8 +40,9 @@ def current_pages(root: Path, results: Path) -> dict[Path, str]:
         ConfigurationError: a page is missing, or lacks the comments of a part.
     """
     runs = published(results)
-    cards = card.markdown([card.card(run) for run in runs]) if runs else UNPUBLISHED
-    parts = {"README.md": {"results": cards}, "PAPER.md": paper.parts(runs)}
+    cards = [card.card(run) for run in runs]
+    brief, full = (card.brief(cards), card.markdown(cards)) if runs else (UNPUBLISHED, UNPUBLISHED)
+    parts = {"README.md": {"results": brief}, "PAPER.md": {"verdicts": full, **paper.parts(runs)}}
     pages = {}
     for name, bodies in parts.items():
         path = Path(root) / name
