@@ -1,6 +1,6 @@
 """Workers as Slurm jobs, submitted by dask-jobqueue's class for one job; cancelled when the command ends, however."""
 
-import getpass
+import os
 import shlex
 import shutil
 import signal
@@ -191,7 +191,7 @@ class Queue:
 
 def _queue() -> dict[str, tuple[str, str]] | None:
     """Number -> (state, reason) of this user's jobs in Slurm's queue; None if it does not tell now."""
-    command = ["squeue", "--noheader", "--user", getpass.getuser(), "--format", "%A|%T|%r"]
+    command = ["squeue", "--noheader", "--user", str(os.getuid()), "--format", "%A|%T|%r"]
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
