@@ -13,13 +13,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from patience import PATIENCE
 from tornado.websocket import websocket_connect
 
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--disable-background-networking",
     "--no-first-run", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
 )  # fmt: skip
-START_SECONDS = 60
 MESSAGE_BYTES = 100 * 2**20  # a screenshot comes in one message
 
 
@@ -155,7 +155,7 @@ class Browser:
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        self._process.wait(timeout=30)
+        self._process.wait(PATIENCE)
         self._loop.close()
 
     def run(self, work: Any) -> Any:
@@ -164,7 +164,7 @@ class Browser:
 
     async def _connect(self) -> Page:
         port = self._profile / "DevToolsActivePort"  # the browser writes the port that it chose, then its own address
-        for _ in range(START_SECONDS * 10):
+        for _ in range(PATIENCE * 10):
             if port.is_file() and len(port.read_text().split()) == 2:
                 break
             if self._process.poll() is not None:

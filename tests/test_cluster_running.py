@@ -9,10 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE, wait_until
 
 from replicate import engine, manifest
 from replicate.cluster import environment, expectation, running
@@ -32,8 +32,13 @@ def scheduler(folder, *options, environ=RIGHT):
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
     with processes() as start:
         process = start([*command, "--no-dashboard", "--scheduler-file", file, *options], folder / "scheduler", environ)
-        wait_until(file.is_file, "the scheduler")
-        yield json.loads(file.read_text())["address"], process
+        yield wait_until(lambda: address_in(file), "the scheduler"), process
+
+
+def address_in(file):
+    """The address in a scheduler's file, which comes into being before it is written; None until then."""
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        return json.loads(file.read_text())["address"]
 
 
 @contextlib.contextmanager
@@ -55,13 +60,6 @@ def processes():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def wait_until(condition, what, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.2)
 
 
 def gpu_worker(address, name, gpus=1):
@@ -89,7 +87,7 @@ def machines(tmp_path_factory):
             start(gpu_worker(address, f"{machine}-gpu"), folder / f"{machine}-gpu")
             start(our_worker(address, f"{machine}-cpu"), folder / f"{machine}-cpu")
         with Client(address) as client:
-            client.wait_for_workers(4, timeout=120)
+            client.wait_for_workers(4, timeout=PATIENCE)
         yield address
 
 
@@ -139,7 +137,6 @@ def pids(address):
         return {names[each]: pid for each, pid in client.run(os.getpid).items()}
 
 
-@pytest.mark.timeout(600)  # three trainings, each of which loads the libraries first
 def test_a_worker_killed_in_mid_training_costs_that_job_alone_and_it_resumes(machines, runs, capsys):
     graph, settings = make(runs, *LONG, "run.device=cuda")
     killed, other = graph.train("rnn", 0), graph.train("rnn_attn", 0)
@@ -220,7 +217,6 @@ def test_other_versions_and_other_files_are_sentences(machines, runs):
         assert examine(machines, job, expected) == {"GPU", "CPU"}
 
 
-@pytest.mark.timeout(600)  # a worker leaves at its next step, and loads its libraries before the first
 def test_an_interrupted_command_leaves_no_worker_at_its_job(machines, tmp_path):
     words = ["table1", "--model", "rnn", "--profile", "tiny", "--set", "synthetic.videos=50000"]
     command = [sys.executable, "-m", "replicate.cli.main", *words, "--out", tmp_path / "runs", "--scheduler", machines]
@@ -229,7 +225,7 @@ def test_an_interrupted_command_leaves_no_worker_at_its_job(machines, tmp_path):
     )  # fmt: skip
     assert any("start  synthesize" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=100)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "Traceback" not in errors
     graph, settings = make(tmp_path / "runs", "synthetic.videos=50000")
@@ -258,7 +254,7 @@ def test_a_lost_scheduler_is_a_sentence_and_resumable(tmp_path):
             engine.walk([graph.index], settings, Fate(), address)
         start(our_worker(address, "only"), tmp_path / "only")
         with running.client_of(address) as client:
-            client.wait_for_workers(1, timeout=120)
+            client.wait_for_workers(1, timeout=PATIENCE)
         with pytest.raises(IncompleteRun, match="connection to the Dask scheduler is lost; .* to resume$") as caught:
             engine.walk([graph.index], settings, Fate(), address)
     assert caught.value.exit_code == 4
@@ -274,7 +270,7 @@ def test_no_scheduler_there_is_a_sentence(tmp_path, monkeypatch):
 
 def ended(command, environ=RIGHT):
     """Exit code and last line of a command that ends by itself."""
-    process = subprocess.run(list(map(str, command)), env=environ, capture_output=True, text=True, timeout=200)
+    process = subprocess.run(list(map(str, command)), env=environ, capture_output=True, text=True, timeout=PATIENCE)
     return process.returncode, process.stderr.splitlines()[-1]
 
 
@@ -289,12 +285,12 @@ def test_workers_end_with_a_signal_and_with_their_scheduler(tmp_path):
     with scheduler(tmp_path) as (address, process), processes() as start:
         first, second = (start(our_worker(address, name), tmp_path / name) for name in ("first", "second"))
         with running.client_of(address) as client:
-            client.wait_for_workers(2, timeout=120)
+            client.wait_for_workers(2, timeout=PATIENCE)
             first.terminate()
-            assert first.wait(60) == 128 + signal.SIGTERM
+            assert first.wait(PATIENCE) == 128 + signal.SIGTERM
             wait_until(lambda: len(client.scheduler_info()["workers"]) == 1, "the worker to leave")
         process.kill()
-        assert second.wait(120) == 0
+        assert second.wait(PATIENCE) == 0
     assert "the scheduler has ended" in (tmp_path / "second.log").read_text()
 
 
@@ -319,6 +315,6 @@ def test_tls(tmp_path):
         start(our_worker(address, "only"), tmp_path / "only", environ)
         with dask.config.set({f"distributed.comm.tls.{name}": str(path) for name, path in tls.items()}):
             with running.client_of(address) as client:
-                client.wait_for_workers(1, timeout=120)
+                client.wait_for_workers(1, timeout=PATIENCE)
             assert engine.walk([graph.taxonomy], settings, PlainLines(), address) == 1
     assert manifest.is_done(graph.taxonomy.folder(tmp_path / "runs"))

@@ -1,14 +1,16 @@
 """Claims: workers come from Slurm's jobs and go with the command, however it ends; what Slurm refuses is said in its
 own words. Slurm's commands are fakes that run what is submitted here."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
+from patience import lives, wait_until
 
 from replicate import engine, manifest
 from replicate.cluster import slurm, walking
@@ -41,16 +43,14 @@ def test_workers_come_from_slurm_and_go_with_the_command(made, tmp_path, monkeyp
     for line in ("#SBATCH -p lunar", "#SBATCH --cpus-per-task=1", "#SBATCH --mem=15G", "#SBATCH --qos=long"):
         assert line in script.splitlines()
     assert "#SBATCH -t" not in script and "--gpus 0 --gpus-per-worker 1 --cpus 1" in script
-    for job in jobs:
-        with pytest.raises(ProcessLookupError):
-            wait_for_end(job["pid"])
+    started = {job["pid"] for job in jobs}
+    wait_until(lambda: not started & set(map(group, filter(lives, psutil.process_iter()))), "the end of Slurm's jobs")
 
 
-def wait_for_end(group):
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        os.killpg(group, 0)
-        time.sleep(0.2)
+def group(process):
+    """Number of its process group; None if it has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        return os.getpgid(process.pid)
 
 
 def test_a_refusal_is_sbatchs_own_sentence(made, tmp_path, monkeypatch):
@@ -79,11 +79,9 @@ def test_an_interrupted_command_cancels_jobs_that_never_started(tmp_path, monkey
     process = subprocess.Popen(
         [sys.executable, "-m", "replicate.cli.main", *words], stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while len(fake_slurm.jobs(tmp_path / "slurm")) < 4:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.2)
-    time.sleep(2)  # it waits for workers now
+    asked = tmp_path / "slurm" / "asked"
+    wait_until(lambda: asked.exists() or process.poll() is not None, "squeue to be asked why no worker comes")
+    assert len(fake_slurm.jobs(tmp_path / "slurm")) == 4
     process.send_signal(sent)
     _, errors = process.communicate(timeout=100)
     assert process.returncode == code

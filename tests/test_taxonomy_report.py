@@ -14,6 +14,7 @@ from pathlib import Path
 
 import matplotlib
 import pytest
+from patience import PATIENCE
 
 from replicate.report.figures.style import RC
 from replicate.report.figures.taxonomy import draw_game_taxonomy, make_figure_7
@@ -155,7 +156,8 @@ def test_search_shows_matches_and_the_way_to_them(tmp_path, word, shown, output)
     }}</script></body>"""
     page = tmp_path / "driven.html"
     page.write_text(text.replace("</body>", drive), encoding="utf-8")
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    done = subprocess.run([*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=60)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom"]
+    command = [BROWSER, *flags, f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=PATIENCE)
     names, _, value = re.search(r"<title>(.*?)</title>", done.stdout).group(1).partition("||")
     assert set(filter(None, names.split("|"))) == shown and output in value
