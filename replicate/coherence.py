@@ -211,5 +211,8 @@ def with_label_prior(model: nn.Module, coherence: CoherenceConfig) -> nn.Module:
     """
     if not hasattr(model, "represent"):
         name = type(model).__name__
-        raise ConfigurationError(f"coherence.form = 'output' needs states of single frames, and a {name} has none")
+        raise ConfigurationError(
+            f"coherence.form = 'output' needs states of single frames, and a {name} has none; take its coherent column "
+            "out of run.columns"
+        )
     return LabelPriorModel(model, coherence)

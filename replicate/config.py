@@ -86,7 +86,7 @@ class ModelConfig(Section):
     """Sizes of the baselines; the defaults are those of preset C."""
 
     preset: Literal["A", "B", "C"] = "C"  # stands for the sizes that the profile does not name
-    head: tuple[Count, ...] = (384, 768)
+    head: Annotated[tuple[Count, ...], Field(min_length=1)] = (384, 768)
     lstm_width: Count = 1024
     gru_width: Count = 512
     gru_features: Literal["all", "rgb"] = "all"

@@ -242,6 +242,11 @@ def test_kernels_depend_on_seed_and_name_alone(column):
     assert len({each.tobytes() for each in first}) == len(first)
 
 
+def test_a_head_without_a_hidden_layer_is_a_sentence():
+    with pytest.raises(ConfigurationError, match=r"model.head = \[\]: .* at least 1 item"):
+        load_profile("smoke", ("model.head=[]",))
+
+
 def test_an_unknown_modality_is_a_sentence():
     with pytest.raises(ConfigurationError, match="there is no 'sound'; the dataset has rgb, audio"):
         sizes(load_profile("smoke", ('dataset.modalities=["sound"]',)))

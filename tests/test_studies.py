@@ -79,6 +79,23 @@ def test_grid_trains_the_cells_and_scores_no_test_video(runs):
     assert manifests(runs, "train") == again
 
 
+def test_a_number_that_a_grid_names_twice_is_one_cell():
+    profile = load_profile("smoke", ("grid.kernel_sizes=[5,5]", "grid.controls=[5,1]", "grid.maps=[2,2]"))
+    assert [tuple(cell.values.values()) for cell in grid.candidates(profile, "tc_rnn")] == [(1, 2), (5, 2)]
+    heads = load_profile("smoke", ("grid.heads=[[8],[8]]",))
+    assert len(grid.candidates(heads, "dnn")) == 1
+
+
+def test_studies_of_a_profile_with_depthwise_kernels():
+    """The forms with distances have none, and take the default instead."""
+    loaded = load_profile("smoke", ("coherence.sharing=depthwise",))
+    rows = [row.variant for row in ablations.rows(loaded, "tc_rnn") if not row.impossible]
+    readings = [variant for _, variant in multiverse.combinations("tc_rnn")]
+    for variant in (*rows, *readings, *multiverse.references()):
+        coherence = with_changes(loaded, variant.assignments).coherence
+        assert coherence.sharing == "depthwise" or coherence.form != "convolution"
+
+
 def test_a_diverged_cell_is_not_chosen_however_high_it_came(monkeypatch, tmp_path):
     profile = load_profile("tiny")
     cells = grid.candidates(profile, "tc_rnn")

@@ -42,7 +42,7 @@ def candidates(profile: Profile, column: str) -> list[Candidate]:
     """
     grid = profile.grid
     if column == "dnn":
-        return [Candidate({HEAD: head}) for head in grid.heads]
+        return [Candidate({HEAD: head}) for head in dict.fromkeys(grid.heads)]
     coherent_column(column)
     if profile.coherence.form not in ("convolution", "distance_convolution"):
         raise ConfigurationError(f"coherence.form = {profile.coherence.form!r} has no feature maps to search over")
@@ -50,7 +50,7 @@ def candidates(profile: Profile, column: str) -> list[Candidate]:
     return [
         Candidate({KERNEL: size, MAPS: maps}, control=size not in grid.kernel_sizes)
         for size in sizes
-        for maps in grid.maps
+        for maps in dict.fromkeys(grid.maps)
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from replicate.columns import COLUMNS
-from replicate.config import MEANT_IN, CoherenceConfig, Profile
+from replicate.config import EXACT, MEANT_IN, CoherenceConfig, Profile
 from replicate.errors import ConfigurationError
 from replicate.schema import HEADLINE, CompareRecord, Difference, EvaluateRecord, TrainRecord, read_record
 from replicate.stages import Graph, Job, flatten
@@ -32,7 +32,7 @@ def of_form(form: str, **options: Any) -> tuple[str, ...]:
     """Assignments for a form of the layer: fields without a meaning in it return to their defaults."""
     defaults = CoherenceConfig()
     lost = {name: getattr(defaults, name) for name, forms in MEANT_IN.items() if form not in forms}
-    if form == "distance_convolution":
+    if form in EXACT:  # no kernel per channel there
         lost["sharing"] = defaults.sharing
     values = {"form": form, **lost, **options}
     return tuple(assign(f"coherence.{name}", value) for name, value in values.items())
