@@ -3,17 +3,16 @@ rounding; whichever process dies, all end, one sentence says so, and the same co
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from patience import wait_until
 from safetensors.torch import load_file
 
 from replicate import engine, hosts
@@ -136,15 +135,17 @@ def test_other_commands_are_not_for_torchrun(tmp_path):
 
 def processes_of(folder: Path) -> list[psutil.Process]:
     """The launcher and its processes, oldest first."""
-    found = [each for each in psutil.process_iter(["cmdline"]) if str(folder / TASK) in (each.info["cmdline"] or ())]
-    return sorted(found, key=lambda each: each.create_time())
+    every = psutil.process_iter(["cmdline", "create_time"])
+    found = [each for each in every if str(folder / TASK) in (each.info["cmdline"] or ())]
+    return sorted(found, key=lambda each: each.info["create_time"])
 
 
 def kill_when_begun(folder: Path, number: int) -> None:
-    """Kill one of the three processes once there is a checkpoint."""
-    while not (folder / "checkpoint.safetensors").exists() or len(processes_of(folder)) < 3:
-        time.sleep(0.01)
-    processes_of(folder)[number].send_signal(signal.SIGKILL)
+    """Kill one of the three processes as soon as there is a checkpoint; looking for them takes time and comes first."""
+    wait_until(lambda: len(processes_of(folder)) == 3, "three processes")
+    process = processes_of(folder)[number]
+    wait_until((folder / "checkpoint.safetensors").exists, "a checkpoint", every=0.001)
+    process.kill()
 
 
 @pytest.mark.parametrize("number", [0, 2], ids=["launcher", "process"])
@@ -155,10 +156,7 @@ def test_when_one_is_killed_all_end_and_the_command_resumes(number, one_host, ru
     with pytest.raises(IncompleteRun, match="processes that share the work w.* killed.*issue the same command again"):
         train(runs)
     killer.join()
-    gone = time.monotonic() + 60
-    while processes_of(folder):
-        assert time.monotonic() < gone
-        time.sleep(0.05)
+    wait_until(lambda: not processes_of(folder), "the end of all processes")
     assert not (folder / "manifest.json").exists() and (folder / "checkpoint.safetensors").exists()
     assert results(train(runs)) == results(one_host[0])
 
@@ -179,11 +177,7 @@ def test_processes_end_with_the_one_that_waits_for_them(one_host, runs):
     words += [word for each in TWO for word in ("--set", each)]
     folder = runs / "train" / one_host[0].name
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as command:
-        while len(processes_of(folder)) < 3:
-            time.sleep(0.01)
-            assert command.poll() is None
+        wait_until(lambda: len(processes_of(folder)) == 3 or command.poll() is not None, "three processes")
+        assert command.poll() is None
         command.kill()
-    gone = time.monotonic() + 60
-    while processes_of(folder):
-        assert time.monotonic() < gone
-        time.sleep(0.05)
+    wait_until(lambda: not processes_of(folder), "the end of all processes")
