@@ -3,6 +3,7 @@ support and reasons are right; an ensemble is read through its members; bad scor
 carried through; neither threads nor repetition change a byte."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from replicate.data.splits import Split
 from replicate.errors import DataError
 from replicate.evaluate import metrics
 from replicate.evaluate.draws import SparseLabels
+from replicate.evaluate.influence import CELLS
 from replicate.evaluate.protocol import load_protocol
-from replicate.evaluation import Pool, evaluate_column
+from replicate.evaluation import Pool, _check_agreement, evaluate_column
 from replicate.schema import HEADLINE, LEVELS
 from replicate.scores import LOGITS, mean_probability, write_ensemble
 
@@ -66,6 +68,15 @@ def test_a_class_counts_from_10_expected_positives_per_draw_on():
     split = Split(rows[:0], rows[:0], rows, np.arange(150, 900).reshape(5, 150), True)
     pool = Pool.of(LabelStore(sparse.offsets, sparse.values, 3), split, np.zeros(3), load_protocol())
     assert pool.classes.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("other", [0.5 + 2e-9, np.nan])
+def test_the_two_ways_to_a_metric_must_agree(other):
+    """The rankings behind influence values are not those of `evaluate`, so each would notice a fault of the other."""
+    draws = [SimpleNamespace(values={"overall": {"GAP": value}}) for value in (0.4, 0.6)]
+    _check_agreement(SimpleNamespace(values=np.full(len(CELLS), 0.5)), draws, "netv")
+    with pytest.raises(AssertionError, match="netv, GAP overall: two ways give"):
+        _check_agreement(SimpleNamespace(values=np.full(len(CELLS), other)), draws, "netv")
 
 
 def test_an_ensemble_is_evaluated_through_its_members(world, tmp_path):
