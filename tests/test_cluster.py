@@ -263,8 +263,9 @@ import resource, threading
 import numpy as np
 
 def use():
-    for size in (59, 19, 3, 3, 3):  # megabytes: what a step of an LSTM takes and gives back
-        np.empty(size << 20, np.uint8)[::4096] = 1
+    taken = [np.empty(size << 20, np.uint8) for size in (19, 59, 3, 3, 3)]  # as a step of an LSTM, in megabytes
+    for each in taken:
+        each[::4096] = 1
 
 def work():
     use()
