@@ -182,7 +182,7 @@ def _execute_in_worker(job: Job, settings: Settings, topic: str, expected: Any, 
         expected: what a worker on another machine holds itself against first.
         _inputs: the results of the jobs that it waits for; they carry nothing.
     """
-    from distributed import get_worker
+    from distributed import Status, get_worker
 
     from replicate.cluster import expectation
 
@@ -200,6 +200,8 @@ def _execute_in_worker(job: Job, settings: Settings, topic: str, expected: Any, 
     def notify(event: Event) -> None:
         if task.state in ("cancelled", "released", "forgotten"):
             raise IncompleteRun("the command that asked for it has ended")
+        if worker.status in (Status.closing, Status.closed):
+            raise IncompleteRun("its worker was asked to end; issue the same command again to resume")
         now = time.monotonic()
         if event.kind != "step" or now - last[0] > 0.25:  # a few messages a second are enough for a person
             last[0] = now

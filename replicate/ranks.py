@@ -72,6 +72,14 @@ class Ranks:
         if self.count > 1:
             distributed.all_reduce(tensor)
 
+    def any(self, holds: bool) -> bool:
+        """Whether something holds for any process. It travels by the host's memory: no GPU is waited for."""
+        if self.count == 1:
+            return holds
+        found = torch.tensor(holds, dtype=torch.int32)
+        distributed.all_reduce(found)
+        return bool(found)
+
     def share(self, items: int) -> slice:
         """Consecutive items of this process, of so many in all; shares differ by one at most."""
         return slice(items * self.rank // self.count, items * (self.rank + 1) // self.count)

@@ -76,6 +76,8 @@ def _started(words: list[str], environment: dict[str, str], log: Any) -> Iterato
             yield process
         except BaseException:
             process.terminate()
+            for _ in process.stdout:  # trainings write a checkpoint first; torchrun waits 30 s, then kills
+                pass
             raise
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from replicate import checkpoint
+from replicate import checkpoint, termination
 from replicate.checkpoint import Tensors
 from replicate.compute import Compute
 from replicate.config import TrainingConfig
@@ -24,7 +24,7 @@ from replicate.data.labels import LabelStore
 from replicate.data.order import Order, epoch_order
 from replicate.data.spec import DatasetSpec
 from replicate.data.splits import Split
-from replicate.errors import ConfigurationError
+from replicate.errors import ConfigurationError, IncompleteRun
 from replicate.evaluate.metrics import gap
 from replicate.optimise import Optimiser, learning_rate
 from replicate.predict import infer
@@ -76,6 +76,7 @@ def train(
         seed: of the order of videos, and of whatever is drawn while training.
         folder: a checkpoint there is resumed; a finished training there is returned at once.
         progress: called with (batches done, batches in all, message) after every batch of training or tune videos.
+            Where it raises IncompleteRun, or SIGTERM came, the training ends with a checkpoint of that very batch.
         compute: device, precision and threads; by default one thread of the CPU.
         ranks: this process among those that train the model together. All must call this with the same arguments and a
             folder that they share; the first one writes, and each returns the record.
@@ -97,7 +98,7 @@ def train(
     record = _finished(folder, identity)
     _refuse_idle(ranks, min(training.batch_size, len(split.train)))
     if record is None:
-        with compute.active():
+        with compute.active(), termination.put_off():
             run = _Run(
                 model, source, labels, split, training, spec, seed, folder, progress, compute, identity, ranks,
                 checkpoint_minutes, order,
@@ -204,7 +205,11 @@ class _Run:
         rate = learning_rate(self.training, self.state.examples)
         loss = self._train_once(number)
         trained = time.perf_counter()
-        score = gap(self._tune_scores(), self.tune_labels)
+        try:
+            score = gap(self._tune_scores(), self.tune_labels)
+        except (IncompleteRun, SystemExit):  # the epoch's steps are kept
+            self.keeper.save(self.state, self.best, self.begun)
+            raise
         timing = {
             "epoch": number, "train_seconds": self.state.train_seconds,
             "data_wait_seconds": self.state.data_wait_seconds, "tune_seconds": time.perf_counter() - trained,
@@ -212,6 +217,7 @@ class _Run:
         self.state.epoch, self.state.examples = number, self.optimiser.examples
         self.state.steps += self.steps_per_epoch
         self.state.step, self.state.train_seconds, self.state.data_wait_seconds = 0, 0.0, 0.0
+        self.begun = None
         self.state.history.append({
             "epoch": number, "examples": self.state.examples, "learning_rate": rate, "training_loss": loss,
             "tune_gap": score,
@@ -238,7 +244,6 @@ class _Run:
             torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint32)[0]))
             if self.begun:
                 go_on(self.optimiser, self.begun, total)
-                self.begun = None
             place = {"rank": self.ranks.rank, "ranks": self.ranks.count, "done": done}
             feed = batches(self.source, self.labels, order, size, **place)
             for step, batch in enumerate(waited.through(feed), start=done + 1):
@@ -251,8 +256,14 @@ class _Run:
                     message = self._message(number, float(loss) / max(1, len(batch.rows)))
                     if due and step < self.steps_per_epoch:
                         self._save_within(step, total, clock, waited)
-                self._tell(step, message)
+                if end := self._tell_or_end(step, message):
+                    self._look(step, healthy_steps)
+                    self._save_within(step, total, clock, waited)
+                    self.ranks.wait()
+                    raise end
+            self.begun = progress_of(self.optimiser, total)
         self.ranks.add_up(total)
+        self.state.step = self.steps_per_epoch
         self.state.train_seconds, self.state.data_wait_seconds = clock.seconds, waited.seconds
         return float(total) / len(order)
 
@@ -298,8 +309,21 @@ class _Run:
         best = f", best tune GAP {self.state.best_gap:.3f}" if self.state.best_gap is not None else ""
         return f"epoch {number} of at most {self.training.epochs}, loss {loss:.3f}{best}"
 
+    def _tell_or_end(self, step: int, message: str) -> BaseException | None:
+        """Tell of a step; what ends the training here, if some process was asked to end."""
+        end: BaseException | None = None
+        try:
+            self._tell(step, message)
+        except (IncompleteRun, SystemExit) as error:
+            end = error
+        if not self.ranks.any(end is not None):
+            return None
+        others = "another of the processes that share the work was asked to end"
+        return end or IncompleteRun(f"{others}; issue the same command again to resume")
+
     def _tell(self, block: int, message: str) -> None:
         """So many batches of the epoch are done, training and tune videos together."""
+        termination.look()
         if self.progress:
             done = self.state.epoch * self.blocks_per_epoch + block
             self.progress(done, self.training.epochs * self.blocks_per_epoch, message)

@@ -133,6 +133,47 @@ def test_killed_within_an_epoch_it_goes_on_at_the_next_batch(moment, number, aft
     assert len(seconds) == 3 and min(seconds) > 0
 
 
+@pytest.mark.parametrize("number", range(21))
+def test_asked_to_end_it_keeps_the_very_step(number, whole, tmp_path, monkeypatch):
+    """Whoever is told of a batch, of training or tune videos, may ask for the end by raising IncompleteRun."""
+    told, real_step, steps = itertools.count(), Optimiser.step, []
+
+    def ask(*_):
+        if next(told) == number:
+            raise IncompleteRun("asked to end")
+
+    monkeypatch.setattr(Optimiser, "step", lambda *arguments: (steps.append(1), real_step(*arguments))[1])
+    with pytest.raises(IncompleteRun, match="asked to end"):
+        run(tmp_path, progress=ask)
+    assert len(steps) == number // 7 * 5 + min(number % 7 + 1, 5), "an epoch has 5 batches to train on and 2 to tune"
+    assert (run(tmp_path, Toy(99)), files(tmp_path)) == whole
+    assert len(steps) == 15, "no step is done twice"
+
+
+def test_asked_to_end_after_a_step_that_diverged_it_diverges(tmp_path, monkeypatch):
+    """Between two looks nothing is known of it yet; spoilt weights must not be taken for an epoch to go on with."""
+    told = itertools.count()
+
+    def ask(*_):
+        if next(told) == 3:
+            raise IncompleteRun("asked to end")
+
+    monkeypatch.setattr(module, "LOOK_EVERY", 100)
+    monkeypatch.setattr(Optimiser, "step", diverging(Optimiser.step, at=3))
+    record = run(tmp_path, progress=ask)
+    assert (record["status"], record["diverged_at"]["step"]) == ("diverged", 3)
+
+
+def diverging(step, at):
+    calls = itertools.count(1)
+
+    def spoilt(self, *arguments):
+        loss, finite = step(self, *arguments)
+        return loss, finite & (next(calls) != at)
+
+    return spoilt
+
+
 def test_checkpoints_within_an_epoch_wait_for_their_time(tmp_path, monkeypatch):
     clock, saves, real = iter(range(0, 9999, 20)), [], checkpoint.save  # a look at the clock takes 20 seconds
     monkeypatch.setattr(module, "LOOK_EVERY", 1)

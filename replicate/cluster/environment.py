@@ -3,8 +3,11 @@
 import contextlib
 import os
 import platform
+import signal
 from collections.abc import Iterator
 from typing import Any
+
+from replicate import termination
 
 
 def _largest_kept() -> int:
@@ -67,6 +70,29 @@ def dask_options(threads: int) -> dict[str, Any]:
         "distributed.worker.multiprocessing-method": "spawn",
         "distributed.nanny.pre-spawn-environ": {**thread_variables(threads), **OTHERS},
     }
+
+
+def nanny() -> type:
+    """The class of Dask's nannies, one per worker process; ours gives a training time to write its checkpoint."""
+    from distributed import Nanny
+
+    class PatientNanny(Nanny):
+        """Waits for its worker's job as long as SIGTERM lets anything wait."""
+
+        async def close(self, timeout: float = termination.GRACE / 0.8, reason: str = "nanny-close") -> Any:
+            """Of the timeout Dask grants the worker four fifths, then kills it."""
+            return await super().close(timeout=timeout, reason=reason)
+
+    return PatientNanny
+
+
+def dask_setup(worker: Any) -> None:
+    """Called by Dask where this module is preloaded: signals that reach all processes of a terminal or of a Slurm job
+    are for the nanny, which lets the job at hand end well. (Not ignored: that, processes started here would inherit.)
+    """
+    if worker.nanny:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
 
 
 def protocol() -> str:

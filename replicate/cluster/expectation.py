@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from replicate.cluster.environment import thread_variables
+from replicate.cluster import environment
 from replicate.errors import ConfigurationError, IncompleteRun, ReplicateError
 from replicate.record import digest, write_text
 from replicate.stages import Job
@@ -93,8 +93,9 @@ def software() -> dict[str, str]:
     return versions | {"sources": _sources()}
 
 
-def dask_setup(_worker: Any) -> None:
+def dask_setup(worker: Any) -> None:
     """Called by Dask where this module is preloaded: a worker runs the sources as they were when it started."""
+    environment.dask_setup(worker)
     software()
 
 
@@ -135,7 +136,7 @@ def fault(expectation: Expectation, name: str, threads: int, environ: Mapping[st
     start = f"start it by `replicate worker ADDRESS --threads-per-job {expectation.threads}`"
     if threads != 1:
         return f"{who} would carry out {threads} jobs at once in one process, which share settings; {start}"
-    for variable, value in thread_variables(expectation.threads).items():
+    for variable, value in environment.thread_variables(expectation.threads).items():
         if environ.get(variable) != value:
             there = environ.get(variable, "not set")
             return f"{who}: {variable} is {there}, and run.threads_per_job is {value}; {start}"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from replicate.cluster import gpus, jobs
-from replicate.cluster.environment import protocol
+from replicate.cluster.environment import nanny, protocol
 from replicate.config import RunConfig
 from replicate.errors import ConfigurationError
 from replicate.hardware.accounting import usable_cores
@@ -51,13 +51,12 @@ def cluster(run: RunConfig, todo: list[Job]) -> Any:
     Raises:
         ConfigurationError: as `workers`.
     """
-    from distributed import Nanny, Scheduler, SpecCluster
+    from distributed import Scheduler, SpecCluster
 
     shared = {"host": HOST, "protocol": protocol(), "dashboard": False, "nthreads": 1, "memory_limit": 0}
-    specification = {
-        name: {"cls": Nanny, "options": {**shared, "silence_logs": 100, **own}}
-        for name, own in workers(run, todo).items()
-    }
+    shared |= {"silence_logs": 100, "preload": ["replicate.cluster.environment"]}
+    patient = nanny()
+    specification = {name: {"cls": patient, "options": {**shared, **own}} for name, own in workers(run, todo).items()}
     # The dashboard gets any free port: without one, Dask takes 8787 and warns if it is taken.
     address = {"host": HOST, "port": 0, "protocol": protocol(), "dashboard_address": f"{HOST}:0"}
     return SpecCluster(

@@ -72,24 +72,27 @@ def serve(address: str, offer: Offer) -> None:
 
 
 async def _serve(address: str, offer: Offer, started: dict[str, dict[str, Any]]) -> None:
-    from distributed import Nanny
-
+    nanny = environment.nanny()
     task = asyncio.current_task()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    # Slurm may send it twice; the second must not cut short what the first began.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: task.cancelling() or task.cancel())
     async with contextlib.AsyncExitStack() as stack:
         nannies = [
-            Nanny(
+            nanny(
                 address, name=name, nthreads=1, memory_limit=0, dashboard=False, interface=offer.interface or None,
                 preload=["replicate.cluster.expectation"], **options,
             )
             for name, options in started.items()
         ]  # fmt: skip
         try:
-            for nanny in nannies:
-                await stack.enter_async_context(nanny)
+            for each in nannies:
+                await stack.enter_async_context(each)
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             said = error.__cause__ or error  # Dask's says only that it failed
             remedy = "start one by `dask scheduler`, from this installation"
             raise ConfigurationError(f"{address}: no Dask scheduler answers there ({said}); {remedy}") from None
         print(f"{len(nannies)} workers at {address}: {', '.join(started)}", flush=True)
-        await asyncio.gather(*(nanny.finished() for nanny in nannies))
+        try:
+            await asyncio.gather(*(each.finished() for each in nannies))
+        finally:
+            await asyncio.gather(*(each.close() for each in nannies))

@@ -172,7 +172,7 @@ def _killed(worker: _Worker) -> IncompleteRun:
 def _end(workers: list[_Worker]) -> None:
     for worker in workers:
         worker.pipe.close()
-        worker.process.terminate()  # it holds nothing that must be put away
+        worker.process.kill()  # it holds nothing that must be put away, and ignores other signals
     for worker in workers:
         worker.process.join()
 
@@ -200,9 +200,11 @@ def _pickled(source: Source) -> bytes:
 def _serve(pickled: bytes, pipe: Connection, memory: list[Any]) -> None:
     """A reading process: read what is asked for until nobody asks any more.
 
-    An interrupt of the terminal reaches every process; the one that started the others decides what becomes of them.
+    An interrupt of the terminal and Slurm's SIGTERM reach every process; the one that started the others decides what
+    becomes of them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True, name="end with parent").start()
     source, slots = pickle.loads(pickled), [_bytes_of(each) for each in memory]
     with contextlib.suppress(EOFError, OSError):
