@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from replicate.evaluate.protocol import load_protocol
+from replicate.evaluate.statistics import joined
 from replicate.report.claims import contrast
 from replicate.report.claims.contrast import Estimate, summarise
 from replicate.report.claims.verdicts import INCONCLUSIVE, REFUTED, SUPPORTED, Part, judge_parts, verdict_of
@@ -62,7 +63,7 @@ def test_interval_over_draws_is_a_t_interval():
     assert summarise(values).interval == pytest.approx((oracle.low, oracle.high))
 
 
-def test_interval_spans_draws_and_seeds_whichever_is_wider():
+def test_interval_spans_draws_and_seeds():
     seeds = np.array([[1.0], [1.2], [1.4]])
     by_seed = summarise(np.repeat(seeds, 5, axis=1)).interval
     oracle = stats.ttest_1samp(seeds[:, 0], 0).confidence_interval(0.95)
@@ -74,6 +75,22 @@ def test_interval_spans_draws_and_seeds_whichever_is_wider():
         "test videos",
         "test videos and training seeds",
     )
+
+
+@pytest.mark.parametrize("seed_noise", [0.3, 1.0, 3.0])
+def test_the_interval_over_both_noises_covers(seed_noise):
+    """Of figures whose draws and trainings are both new, the interval holds the truth in 95 % or more."""
+    generator = np.random.default_rng(4)
+    shape, misses, tries = (5, 5), 0, 1500
+    for _ in range(tries):
+        draws = generator.normal(0, 1, shape[1]) * math.sqrt(shape[1])
+        low, high = summarise(draws + generator.normal(0, seed_noise, shape[0])[:, None] * math.sqrt(shape[0])).interval
+        misses += not low < 0 < high
+    assert misses / tries < 0.05 + 2 * math.sqrt(0.05 * 0.95 / tries)
+
+
+def test_independent_noises_add_in_squares_on_each_side():
+    assert joined(1.0, (-2.0, 1.5), (-3.0, 2.2)) == pytest.approx((1.0 - 5.0, 1.0 + 1.3))
 
 
 def test_more_parts_and_overlapping_draws_widen():

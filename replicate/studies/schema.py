@@ -4,6 +4,7 @@ fractions; null always has a reason beside it."""
 from pathlib import Path
 from typing import Any, Literal
 
+from replicate.evaluate.statistics import joined
 from replicate.schema import Interval, Metric, Record, SeedNoise
 
 Status = Literal["finished", "stopped early", "diverged"]
@@ -68,11 +69,10 @@ class OverallDifference(Record):
 
     @property
     def spanning(self) -> Interval | None:
-        """`interval`, widened to the one over seeds where there are several."""
+        """`interval`, joined with the one over seeds where there are several."""
         if self.interval is None or self.seeds is None:
             return self.interval
-        (low, high), (lowest, highest) = self.interval, self.seeds.interval
-        return min(low, lowest), max(high, highest)
+        return joined(self.difference, self.interval, self.seeds.interval)
 
 
 class Arm(Record):

@@ -2,7 +2,7 @@
 
 The draws hold different videos, so a figure computed anew on each of them varies as it would over other videos: a t
 interval over disjoint draws covers new videos (94.9 % in simulation). Overlapping draws get a wider one. Draws of one
-trained model say nothing of another training; seeds do, and an interval here spans both.
+trained model say nothing of another training; seeds do, and an interval here spans both: half-widths add in squares.
 """
 
 import math
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from replicate.evaluate.statistics import joined
 from replicate.report.records import Records
 from replicate.schema import Difference, Interval
 
@@ -89,9 +90,9 @@ def summarise(values: np.ndarray, share: float = 0.0, among: int = 1) -> Estimat
         return Estimate(effect, None, None, None, TEST_NOISE)
     return Estimate(
         effect=effect,
-        interval=_around(effect, max(stats.t.ppf(1 - ALPHA / 2, df) * error for error, df in spreads)),
-        wide=_around(effect, max(stats.t.ppf(1 - ALPHA / 2 / among, df) * error for error, df in spreads)),
-        detectable=float(max((stats.t.ppf(1 - ALPHA / 2, df) + stats.t.ppf(POWER, df)) * e for e, df in spreads)),
+        interval=_around(effect, math.hypot(*(stats.t.ppf(1 - ALPHA / 2, df) * error for error, df in spreads))),
+        wide=_around(effect, math.hypot(*(stats.t.ppf(1 - ALPHA / 2 / among, df) * error for error, df in spreads))),
+        detectable=math.hypot(*((stats.t.ppf(1 - ALPHA / 2, df) + stats.t.ppf(POWER, df)) * e for e, df in spreads)),
         noise=BOTH_NOISES if seeds > 1 else TEST_NOISE,
     )
 
@@ -101,24 +102,21 @@ def _around(effect: float, half: float) -> Interval:
 
 
 def of_difference(found: Difference) -> Estimate:
-    """A paired difference with its simultaneous interval, widened to the one over seeds where there are several."""
+    """A paired difference with its simultaneous interval, joined with the one over seeds where there are several."""
     bounds = found.simultaneous or found.interval
     if found.seeds is None:
         return Estimate(found.difference, bounds, bounds, found.detectable, TEST_NOISE)
     over_seeds = Estimate(found.difference, found.seeds.interval, found.seeds.interval, found.seeds.detectable, "")
-    return widest(Estimate(found.difference, bounds, bounds, found.detectable, TEST_NOISE), over_seeds)
+    return spanning(Estimate(found.difference, bounds, bounds, found.detectable, TEST_NOISE), over_seeds)
 
 
-def widest(over_videos: Estimate, over_seeds: Estimate) -> Estimate:
+def spanning(over_videos: Estimate, over_seeds: Estimate) -> Estimate:
     """One figure whose interval spans what other videos and what other trainings would move."""
+    effect = over_videos.effect
     return Estimate(
-        effect=over_videos.effect,
-        interval=_span(over_videos.interval, over_seeds.interval),
-        wide=_span(over_videos.wide, over_seeds.wide),
-        detectable=max(over_videos.detectable, over_seeds.detectable),
+        effect=effect,
+        interval=joined(effect, over_videos.interval, over_seeds.interval),
+        wide=joined(effect, over_videos.wide, over_seeds.wide),
+        detectable=math.hypot(over_videos.detectable, over_seeds.detectable),
         noise=BOTH_NOISES,
     )
-
-
-def _span(one: Interval, other: Interval) -> Interval:
-    return min(one[0], other[0]), max(one[1], other[1])

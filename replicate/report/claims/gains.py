@@ -24,10 +24,10 @@ PAIRS = [(slug, column.baseline) for slug, column in COLUMNS.items() if column.b
 # A printed value is off by up to 0.05 points; a difference of two by 0.1, of two increments by 0.2.
 DIFFERENCE_SLACK, DOUBLE_SLACK = 0.001, 0.002
 SIMULTANEOUS = (
-    "mean over draws of the paired difference; interval simultaneous over the primary family, widened to the one over "
-    "seeds where there are several"
+    "mean over draws of the paired difference; interval simultaneous over the primary family, joined with the one "
+    "over seeds where there are several"
 )
-OVER_DRAWS = "per draw, then mean; t interval over draws, widened to the one over seeds where there are several"
+OVER_DRAWS = "per draw, then mean; t interval over draws, joined with the one over seeds where there are several"
 
 
 def paper(metric: str, level: str, column: str) -> float:

@@ -12,7 +12,7 @@ from scipy import stats
 
 from replicate.columns import COLUMNS
 from replicate.report.claims.claim import Claim
-from replicate.report.claims.contrast import ALPHA, POWER, TEST_NOISE, Estimate, summarise, widest
+from replicate.report.claims.contrast import ALPHA, POWER, TEST_NOISE, Estimate, spanning, summarise
 from replicate.report.claims.training import COHERENT
 from replicate.report.claims.verdicts import INCONCLUSIVE, SUPPORTED, Judgement, Part, judge_parts, untestable
 from replicate.report.records import Records
@@ -210,7 +210,7 @@ def _apart(one: Arm, other: Arm, metric: str, among: int) -> Estimate | None:
     if any(each.seeds is None for each in found):
         return over_videos
     paired = np.subtract(found[0].seeds.differences, found[1].seeds.differences)[:, None]
-    return widest(over_videos, summarise(paired, among=among))
+    return spanning(over_videos, summarise(paired, among=among))
 
 
 def _label_prior(records: Records) -> Judgement:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import stats
 
 from replicate.report.claims.claim import Claim, lacking
-from replicate.report.claims.contrast import BOTH_NOISES, TEST_NOISE, Estimate, summarise
+from replicate.report.claims.contrast import TEST_NOISE, Estimate, spanning, summarise
 from replicate.report.claims.verdicts import (
     INCONCLUSIVE,
     POSITIVE_RULE,
@@ -93,12 +93,10 @@ def _attention(records: Records) -> Judgement:
     # The same videos on both sides: taking them as different ones makes the interval too wide, never too narrow.
     error = math.sqrt(np.mean([(ours["sd"] ** 2 + before["sd"] ** 2) / videos for ours, before in shares]))
     effect, half = float(effects.mean()), 1.96 * error
-    bounds, detectable, noise = (effect - half, effect + half), (1.96 + stats.norm.ppf(0.8)) * error, TEST_NOISE
+    bounds, detectable = (effect - half, effect + half), (1.96 + stats.norm.ppf(0.8)) * error
+    estimate = Estimate(effect, bounds, bounds, float(detectable), TEST_NOISE)
     if len(effects) > 1:
-        seeds = summarise(effects[:, None])
-        bounds = (min(bounds[0], seeds.interval[0]), max(bounds[1], seeds.interval[1]))
-        detectable, noise = max(detectable, seeds.detectable), BOTH_NOISES
-    estimate = Estimate(effect, bounds, bounds, float(detectable), noise)
+        estimate = spanning(estimate, summarise(effects[:, None]))
     means = [np.mean([pair[side]["mean"] for pair in shares]) for side in (0, 1)]
     return judge_parts([Part("TC-RNN", estimate)], f"Mean share {means[0]:.2f} with coherence, {means[1]:.2f} without.")
 
