@@ -69,6 +69,12 @@ def test_rounding_makes_no_step_unusual(dtype):
     assert tc.AdaptiveDetector(1.0)(pairs).all()
 
 
+def test_deviations_are_those_of_all_steps_no_estimate_from_a_sample():
+    """Steps 1, 1, 1, 2 have mean 1.25 and deviation .433: the last is 1.73 above."""
+    frames = torch.tensor([[[0.0], [1.0], [2.0], [3.0], [5.0]]])
+    assert [tc.AdaptiveDetector(k)(frames).tolist() for k in (1.7, 1.8)] == [[[1, 1, 1, 0]], [[1, 1, 1, 1]]]
+
+
 def test_a_step_of_just_the_threshold_is_no_boundary():
     frames = torch.tensor([[[0.0], [1.0], [1.0], [3.0]]])
     assert tc.DistanceDetector(1.0)(frames).tolist() == [[1, 1, 0]]
