@@ -122,10 +122,11 @@ def test_a_worker_of_a_cluster_that_is_ended_keeps_the_step(whole, runs, tmp_pat
             wait_until(in_second_epoch(folder), process)
             os.killpg(worker.pid, signal.SIGTERM)
             os.killpg(worker.pid, signal.SIGTERM)
+            start(our_worker(address, "next"), tmp_path / "next")  # Dask gives it the job, and it finds who began it
             _, errors = process.communicate(timeout=100)
         assert worker.wait(60) == 143
     assert process.returncode == 4
-    assert "train RNN, seed 0: its worker" in errors and "issue the same command again to resume" in errors
+    assert "train RNN, seed 0: its worker only" in errors and "issue the same command again to resume" in errors
     epochs, step = steps_kept(folder)
     assert epochs >= 1 and step >= 1
     job = graph_of().train("rnn", 0)
