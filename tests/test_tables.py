@@ -84,6 +84,15 @@ def test_cells_are_the_records_means_at_full_precision(tmp_path):
                 assert float(row["sd_seeds"]) == pytest.approx(np.std(np.mean(draws, axis=1), ddof=1))
                 assert float(row["paper"]) == pytest.approx(PAPER[metric, level, slug])
                 assert float(row["against_paper"]) == pytest.approx(np.mean(draws) - PAPER[metric, level, slug])
+    (noise,) = [
+        each["seeds"]
+        for each in read_json(folder / "records" / "compare.json")["differences"]
+        if (each["column"], each["metric"], each["level"]) == ("tc_tm", "MAP", "2")
+    ]
+    cell = rows["MAP", "2", "tc_tm"]
+    found = (float(cell[name]) for name in ("interval_seeds_low", "interval_seeds_high", "detectable_seeds"))
+    assert list(found) == [*noise["interval"], noise["detectable"]] != [float(cell["detectable"])]
+    assert "Detectable over seeds" in text(folder, "table1_detail.md")
 
 
 def test_markdown_prints_the_csv_rounded(tmp_path):

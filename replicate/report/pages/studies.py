@@ -21,6 +21,7 @@ def _view(record: AblateRecord) -> dict[str, Any]:
         "title": COLUMNS[record.column].title,
         "baseline": COLUMNS[record.baseline].title,
         "seeds": len(record.seeds),
+        "noise": record.noise,
         "rows": [_row(record, row) for row in record.rows],
     }
 

@@ -27,7 +27,6 @@ class CellView:
     paper_gain: str
     difference: str
     interval: str
-    detectable: str
     reason: str
 
 
@@ -76,7 +75,6 @@ def _headline_view(cell: Cell1) -> CellView:
             + (f" ({render.signed(cell.gain - cell.paper_gain)})" if gains else render.BLANK)
         ),
         interval=minus(render.interval(cell.interval_seeds if several else cell.interval)),
-        detectable=render.percent(cell.detectable, 2),
         reason=cell.reason or "",
     )
 
@@ -97,7 +95,6 @@ def _companion_view(records: Records, metric: str, level: str, column: str) -> C
         paper_gain="",
         difference="",
         interval=minus(render.interval(seeds.interval if seeds else found.interval)) if found else "",
-        detectable=render.percent(found.detectable, 2) if found else "",
         reason=next((cell.reason for cell in cells if cell.reason), ""),
     )
 

@@ -38,7 +38,8 @@ def notes1(records: Records, cells: list[Cell1]) -> list[str]:
         _seeds_note(records),
         *divergence_notes(records),
         *_mark_notes(records),
-        "Intervals are 95 %, simultaneous over their family of cells, for test-sampling noise.",
+        "Intervals are 95 %, simultaneous over their family of cells, for test-sampling noise"
+        + (", unless they are headed 'over seeds'." if len(records.run.seeds) > 1 else "."),
         _classes_note(first),
         _support_note(first),
         "Ours minus the paper's value is for information: data and node names are not the paper's.",

@@ -33,7 +33,7 @@ class Cell1:
         interval, simultaneous: of `gain`, 95 %, for this cell alone and for its family at once; test noise.
         p_adjusted: step-down max-T within the family; test noise.
         detectable: the smallest true increment that would be found with power .8; test noise.
-        sd_gain_seeds, interval_seeds: of `gain`, over training seeds, paired.
+        sd_gain_seeds, interval_seeds, detectable_seeds: of `gain`, over training seeds, paired.
         paper_gain: the difference of the paper's values; `paper_printed` what its brackets say (two are misprints).
         marks: any of TEST_MARK, SEED_MARK and DIVERGED.
     """
@@ -56,6 +56,7 @@ class Cell1:
     detectable: float | None
     sd_gain_seeds: float | None
     interval_seeds: Interval | None
+    detectable_seeds: float | None
     paper_gain: float | None
     paper_printed: float | None
     family: str | None
@@ -100,6 +101,7 @@ def _cell1(records: Records, metric: str, level: str, column: str) -> Cell1:
         detectable=found.detectable if found else None,
         sd_gain_seeds=noise.sd if noise else None,
         interval_seeds=noise.interval if noise else None,
+        detectable_seeds=noise.detectable if noise else None,
         paper_gain=paper.increment,
         paper_printed=paper.printed,
         family=found.family if found else None,

@@ -84,7 +84,8 @@ def detail1(records: Records, cells: list[Cell1]) -> str:
     several = len(records.run.seeds) > 1
     headers = ["Metric", "Level", "Column", "Ours", "SD over draws", *["SD over seeds"] * several, "Pool", "Paper"]
     headers += ["Ours - paper", "Over", "Increment", "Simultaneous 95 %", "Adjusted p", "Detectable"]
-    headers += [*["Increment's SD over seeds", "95 % over seeds"] * several, "Paper's increment", "Marks"]
+    over_seeds = ["Increment's SD over seeds", "95 % over seeds", "Detectable over seeds"]
+    headers += [*over_seeds * several, "Paper's increment", "Marks"]
     rows = []
     for cell in cells:
         row = [cell.metric, level_title(cell.level), COLUMNS[cell.column].title, percent(cell.ours) or UNDEFINED]
@@ -92,7 +93,8 @@ def detail1(records: Records, cells: list[Cell1]) -> str:
         over = COLUMNS[cell.baseline].title if cell.baseline else BLANK
         row += [percent(cell.paper), signed(cell.against_paper), over, signed(cell.gain), interval(cell.simultaneous)]
         row += [probability(cell.p_adjusted), percent(cell.detectable, 2)]
-        row += [*[percent(cell.sd_gain_seeds, 2), interval(cell.interval_seeds)] * several]
+        noise = [percent(cell.sd_gain_seeds, 2), interval(cell.interval_seeds), percent(cell.detectable_seeds, 2)]
+        row += noise * several
         paper = signed(cell.paper_gain) + _mark(cell)
         rows.append([*row, paper, cell.marks])
     align = ["left"] * 3 + ["right"] * (len(headers) - 4) + ["left"]
