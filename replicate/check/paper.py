@@ -7,7 +7,7 @@ comparable. Nothing of this says that the code is wrong: a refuted claim is a fi
 from replicate.check.cells import Cell, within
 from replicate.columns import COLUMNS
 from replicate.reference import table2
-from replicate.report.claims.judging import Result, judge_records, shown, shown_interval
+from replicate.report.claims.judging import Result, figures, judge_records, shown
 from replicate.report.claims.verdicts import REFUTED, SUPPORTED
 from replicate.report.records import Records
 from replicate.schema import HEADLINE
@@ -30,10 +30,10 @@ ABSOLUTE = Cell(
 
 def _claim_cell(result: Result) -> Cell:
     state = {SUPPORTED: "inside", REFUTED: "outside"}.get(result.verdict, "not comparable")
-    found = f"{shown(result.effect, result.unit)} {shown_interval(result.interval, result.unit)}".strip()
-    paper = shown(result.paper, result.unit)
+    printed = figures(result)
+    found = f"{printed.effect} {printed.interval}".strip()
     reason = "" if state == "inside" else f"{result.verdict}: {result.text} {result.evidence}".strip()
-    return Cell("claims", result.name, state, found, paper, reason)
+    return Cell("claims", result.name, state, found, printed.paper, reason)
 
 
 def _gain_cells(records: Records) -> list[Cell]:

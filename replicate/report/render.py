@@ -56,6 +56,11 @@ def _bar(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
+def count(number: float, noun: str) -> str:
+    """A number with its noun, "1 seed" or "5 seeds"; of nouns whose plural takes an s."""
+    return f"{number:g} {noun}" + "s" * (number != 1)
+
+
 def csv_text(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Comma-separated values, floats in full precision, None as an empty field."""
     buffer = io.StringIO()

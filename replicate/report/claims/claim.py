@@ -35,6 +35,9 @@ class Claim:
     depends_on_data: bool = True
 
 
+ABSENT = ", which this run has not."  # ends the reason of every claim about columns that were not run
+
+
 def lacking(records: Records, columns: list[str], trained: bool = True) -> str | None:
     """Why a claim about `columns` cannot be tested on these records; None if it can.
 
@@ -45,6 +48,6 @@ def lacking(records: Records, columns: list[str], trained: bool = True) -> str |
     """
     missing = [COLUMNS[slug].title for slug in columns if slug not in records.run.columns]
     if missing:
-        return f"Needs {', '.join(missing)}, which this run has not."
+        return f"Needs {', '.join(missing)}{ABSENT}"
     diverged = [COLUMNS[slug].title for slug in dict.fromkeys(columns) if trained and records.diverged(slug)]
     return f"Needs {', '.join(diverged)}, whose training diverged." if diverged else None

@@ -5,7 +5,7 @@ from replicate.columns import COLUMNS
 from replicate.report.claims.claim import Claim, lacking
 from replicate.report.claims.verdicts import INCONCLUSIVE, REFUTED, SUPPORTED, Judgement, untestable
 from replicate.report.records import Records
-from replicate.report.render import with_sign
+from replicate.report.render import count, with_sign
 
 MODELS = tuple(slug for slug, column in COLUMNS.items() if column.baseline and column.trained)
 SMALL = 0.10  # of an epoch's time; the paper's largest overhead is 8 of 102 minutes
@@ -66,8 +66,8 @@ def _compact(records: Records) -> Judgement:
     apart = megabytes[0] - megabytes[1]
     verdict = REFUTED if apart >= 0 else SUPPORTED if epochs[0] <= epochs[1] else INCONCLUSIVE
     evidence = (
-        f"TM has {megabytes[0]:.2f} MB, RNN-Attn {megabytes[1]:.2f} MB; best after {epochs[0]:g} epochs, RNN-Attn "
-        f"after {epochs[1]:g}. A count, no sample."
+        f"TM has {megabytes[0]:.2f} MB, RNN-Attn {megabytes[1]:.2f} MB; best after "
+        f"{count(epochs[0], 'epoch')}, RNN-Attn after {epochs[1]:g}. A count, no sample."
     )
     sizes = reference.table2()
     return Judgement(verdict, evidence, apart, None, None, sizes["tm"][1] - sizes["rnn_attn"][1], None)

@@ -5,6 +5,9 @@ only when the interval excludes the paper's effect, and a claim that a run canno
 """
 
 import dataclasses
+import math
+import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,8 @@ from typing import Any
 from replicate.record import write_json, write_text
 from replicate.report import render
 from replicate.report.claims import costs, gains, levels, mathematics, studies, training
-from replicate.report.claims.claim import Claim
+from replicate.report.claims.claim import ABSENT, Claim
+from replicate.report.claims.verdicts import UNTESTABLE
 from replicate.report.records import Records
 from replicate.schema import Interval
 
@@ -45,6 +49,12 @@ def registry() -> list[Claim]:
     return [claim for group in groups for claim in group.CLAIMS]
 
 
+def rule_letters() -> dict[str, str]:
+    """A letter for every rule, in the order of the registry: the same rule stands behind many claims."""
+    rules = dict.fromkeys(claim.rule for claim in registry())
+    return {rule: string.ascii_uppercase[place] for place, rule in enumerate(rules)}
+
+
 def judge(folder: Path) -> list[Result]:
     """Every claim on the records of one results folder.
 
@@ -68,42 +78,94 @@ def _judged(claim: Claim, records: Records) -> Result:
     return Result(**values, profile=records.run.profile, data=records.run.data, conditional=conditional)
 
 
-def shown(value: float | None, unit: str, sign: bool = True) -> str:
-    """An effect as printed: points and percents with one decimal, the rest as fits its unit; empty for None."""
+SCALES = {  # unit -> factor, decimals, what follows the number
+    "points": (100, 1, ""),
+    "percent": (100, 1, " %"),
+    "share": (1, 2, ""),
+    "spread": (100, 3, ""),
+    "correlation": (1, 2, ""),
+    "megabytes": (1, 4, " MB"),
+}
+NOTHING = 1e-12  # what rounding in float64 leaves of zero
+
+
+def shown(value: float | None, unit: str, sign: bool = True, digits: int | None = None) -> str:
+    """A figure as printed, with `digits` decimals or, by default, as fits its unit: points and percents with one;
+    empty for None."""
     if value is None:
         return render.BLANK
     if unit == "number":
         return f"{value:+.2g}" if value else "0"
-    scale, digits, suffix = {
-        "points": (100, 1, ""),
-        "percent": (100, 1, " %"),
-        "share": (1, 2, ""),
-        "spread": (100, 3, ""),
-        "correlation": (1, 2, ""),
-        "megabytes": (1, 4, " MB"),
-    }[unit]
+    scale, usual, suffix = SCALES[unit]
     signed = sign and unit not in ("share", "spread")  # which are never negative
-    number = render.with_sign(scale * value, digits)
+    number = render.with_sign(scale * value, usual if digits is None else digits)
     return (number if signed else number.removeprefix("+")) + suffix
 
 
-def shown_interval(bounds: Interval | None, unit: str) -> str:
-    """An interval as printed; empty for None."""
-    return render.BLANK if bounds is None else f"[{shown(bounds[0], unit)}, {shown(bounds[1], unit)}]"
+@dataclass(frozen=True)
+class Figures:
+    """A judged claim's figures as printed; empty where there is none."""
+
+    effect: str
+    interval: str
+    detectable: str
+    paper: str
 
 
-def sentence(result: Result, rules: bool = False) -> str:
-    """A judged claim for a terminal: verdict, text, figures, evidence; with `rules` how it was judged, too."""
-    figures = [
-        f"{shown(result.effect, result.unit)} {shown_interval(result.interval, result.unit)}".strip(),
-        f"detectable {shown(result.detectable, result.unit, sign=False)}" if result.detectable is not None else "",
-        f"paper {shown(result.paper, result.unit)}" if result.paper is not None else "",
+def figures(result: Result) -> Figures:
+    """The figures of a claim; where its effect and interval would all print as zero and are not, with more decimals."""
+    unit, digits = result.unit, _decimals(result)
+    bounds = [shown(bound, unit, digits=digits) for bound in result.interval or ()]
+    return Figures(
+        effect=shown(result.effect, unit, digits=digits),
+        interval=f"[{', '.join(bounds)}]" if bounds else render.BLANK,
+        detectable=shown(result.detectable, unit, sign=False, digits=digits),
+        paper=shown(result.paper, unit),
+    )
+
+
+def _decimals(result: Result) -> int | None:
+    """As many as show two digits of an effect (if it is zero, of its interval) that its unit's would round away; None
+    for its unit's."""
+    if result.effect is None or result.unit not in SCALES:
+        return None
+    scale, usual, _ = SCALES[result.unit]
+    values = [scale * abs(value) for value in (result.effect, *(result.interval or ())) if abs(value) > NOTHING]
+    if not values or max(values) >= 0.5 * 10**-usual:
+        return None
+    return 1 - math.floor(math.log10(values[0]))
+
+
+def sentences(results: Sequence[Result], rules: bool = False) -> list[str]:
+    """Judged claims for a terminal; those about columns that were not run share one of their own, at the end.
+
+    Args:
+        results: of one run.
+        rules: say by which statistic and rule each was judged, too.
+    """
+    absent = [result for result in results if result.verdict == UNTESTABLE and result.evidence.endswith(ABSENT)]
+    if len(absent) < 2:
+        return [_sentence(result, rules) for result in results]
+    names = ", ".join(result.name for result in absent)
+    return [
+        *(_sentence(result, rules) for result in results if result not in absent),
+        f"{UNTESTABLE:<17}  {len(absent)} claims need columns that this run has not: {names}",
+    ]
+
+
+def _sentence(result: Result, rules: bool) -> str:
+    """Verdict, text, figures, evidence."""
+    printed = figures(result)
+    parts = [
+        f"{printed.effect} {printed.interval}".strip(),
+        f"detectable {printed.detectable}" if printed.detectable else "",
+        f"paper {printed.paper}" if printed.paper else "",
     ]
     lines = [f"{result.verdict:<17}  {result.text} (section {result.section})"]
-    lines += [f"{'':19}{'; '.join(filter(None, figures))}"] if any(figures) else []
+    lines += [f"{'':19}{'; '.join(filter(None, parts))}"] if any(parts) else []
     lines += [f"{'':19}{text}" for text in (result.evidence,) if text]
     if rules:
-        lines += [f"{'':19}statistic: {result.statistic}", f"{'':19}rule: {result.rule}"]
+        lines += [f"{'':19}by rule {rule_letters()[result.rule]}; statistic: {result.statistic}"]
     return "\n".join(lines)
 
 

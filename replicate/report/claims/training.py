@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
+from replicate.report import render
 from replicate.report.claims.claim import Claim, lacking
 from replicate.report.claims.contrast import TEST_NOISE, Estimate, spanning, summarise
 from replicate.report.claims.verdicts import (
@@ -63,10 +64,10 @@ def _kernels(holds: Callable[[np.ndarray], bool]) -> Callable[[Records], Judgeme
         kernels = [kernel for column, _, kernel in mean_kernels(records) if column in COHERENT and len(kernel) >= 3]
         if not kernels:
             return untestable("No coherent column with a kernel of three frames or more was run.")
-        count = sum(holds(kernel) for kernel in kernels)
+        count, seeds = sum(holds(kernel) for kernel in kernels), render.count(len(records.run.seeds), "seed")
         low, high = _clopper_pearson(count, len(kernels))
         verdict = SUPPORTED if low > 0.5 else REFUTED if high < 0.5 else INCONCLUSIVE
-        evidence = f"{count} of {len(kernels)} kernels (layers and sites, {len(records.run.seeds)} seeds)."
+        evidence = f"{count} of {render.count(len(kernels), 'kernel')} (layers and sites, {seeds})."
         needed = [each for each in range(len(kernels) + 1) if _clopper_pearson(each, len(kernels))[0] > 0.5]
         detectable = needed[0] / len(kernels) if needed else None
         return Judgement(verdict, evidence, count / len(kernels), (low, high), detectable, 1.0, KERNEL_NOISE)

@@ -10,7 +10,7 @@ from pathlib import Path
 from replicate.columns import COLUMNS
 from replicate.report import render
 from replicate.report.claims.gains import PAIRS
-from replicate.report.claims.judging import Result, judge, judge_records, shown, shown_interval
+from replicate.report.claims.judging import Result, figures, judge, judge_records, shown
 from replicate.report.claims.mathematics import CLAIMS as COMPUTED
 from replicate.report.claims.verdicts import UNTESTABLE, VERDICTS
 from replicate.report.records import CONDITIONAL, Records
@@ -79,10 +79,7 @@ def row_of(result: Result) -> Row:
         name=result.name,
         claim=result.text,
         section=result.section,
-        effect=shown(result.effect, result.unit),
-        interval=shown_interval(result.interval, result.unit),
-        detectable=shown(result.detectable, result.unit, sign=False),
-        paper=shown(result.paper, result.unit),
+        **vars(figures(result)),
         verdict=result.verdict,
         evidence=result.evidence,
     )
@@ -119,9 +116,9 @@ def _sentences(records: Records, results: list[Result]) -> list[str]:
     sentences += divergence_notes(records)
     split = records.run.split
     sentences.append(
-        f"Trained on {split['train']:,} videos; {split['draws']} test draws of {split['draw_size']:,}. Scores, "
-        "increments and intervals in percentage points; 'detectable' is the smallest true effect found with power "
-        "0.8, blank where nothing was sampled."
+        f"Trained on {split['train']:,} videos; {render.count(split['draws'], 'test draw')} of {split['draw_size']:,}. "
+        "Scores, increments and intervals in percentage points; 'detectable' is the smallest true effect found with "
+        "power 0.8, blank where nothing was sampled."
     )
     return sentences
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from replicate.record import read_json, write_text
-from replicate.report.claims.judging import Result, judge_records, shown, shown_interval
+from replicate.report.claims.judging import Result, figures, judge_records
 from replicate.report.claims.verdicts import VERDICTS
 from replicate.report.figures.make import INDEX, make_figures, records_digest
 from replicate.report.figures.style import LEVEL_NAME
@@ -98,11 +98,7 @@ def claim_views(records: Records) -> dict[str, Any]:
 
 
 def _claim_view(result: Result) -> dict[str, Any]:
-    effect = minus(shown(result.effect, result.unit))
-    interval = minus(shown_interval(result.interval, result.unit))
-    detectable = shown(result.detectable, result.unit, sign=False)
-    printed = minus(shown(result.paper, result.unit))
-    facts = {"Effect": effect, "Interval": interval, "Detectable": detectable, "Paper": printed, "Noise": result.noise}
+    facts = {name.capitalize(): minus(text) for name, text in vars(figures(result)).items()} | {"Noise": result.noise}
     texts = {name: getattr(result, name) for name in CLAIM_TEXTS}
     return texts | {"facts": [(name, value) for name, value in facts.items() if value]}
 

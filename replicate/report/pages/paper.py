@@ -2,7 +2,6 @@
 
 import functools
 import json
-import string
 import tomllib
 from collections.abc import Sequence
 from importlib import resources
@@ -11,7 +10,7 @@ import pydantic
 
 from replicate.report import render
 from replicate.report.claims.claim import Claim
-from replicate.report.claims.judging import judge_records, registry
+from replicate.report.claims.judging import judge_records, registry, rule_letters
 from replicate.report.records import Records
 
 
@@ -57,9 +56,7 @@ def claims_table(runs: Sequence[Records]) -> str:
     """Every claim with statistic, rule, place in the code, and its verdict on every published run."""
     claims = registry()
     verdicts = [{result.name: result.verdict for result in judge_records(run)} for run in runs]
-    letters = {}  # the same rule stands behind many claims
-    for claim in claims:
-        letters.setdefault(claim.rule, string.ascii_uppercase[len(letters)])
+    letters = rule_letters()
     rules = "\n".join(f"- Rule {letter}: {rule}." for rule, letter in letters.items())
     headers = ["Claim", "Section", "Statistic", "Rule", "Where in code", *(run.label for run in runs)]
     rows = [
