@@ -3,6 +3,7 @@
 Every interval says how it was made: paired where both runs scored the same test videos, else unpaired, which is wider.
 """
 
+import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping
@@ -117,7 +118,9 @@ def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def _show(values: Mapping[str, Any], name: str) -> str:
-    return "-" if name not in values else str(values[name])
+    """A value as a profile's file or a record writes it; text without quotation marks."""
+    value = values.get(name, "-")
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _numbers(a: Records, b: Records, levels: tuple[str, ...]) -> str:

@@ -187,6 +187,25 @@ def test_results_inside_their_bands_are_green(reference, tmp_path):
     assert 20 <= len([name for name in names if "as compared" not in name]) <= 25
 
 
+def test_one_profiles_folder_is_taken_as_well_as_that_of_all(reference, tmp_path):
+    folder = run_in(tmp_path).rename(tmp_path / "of any name")
+    assert run_check(reference, "--results", folder, "--layer", "results").exit_code == 0
+    paper = run_check(reference, "--results", folder, "--against", "paper").output
+    assert "inside" in paper and "run.json is missing" not in paper
+    change_cell(folder, "dnn", "GAP", "overall", 0.011)
+    assert run_check(reference, "--results", folder, "--layer", "results").exit_code == 1
+
+
+def test_a_folder_of_another_profile_is_told_apart(reference, tmp_path):
+    folder = run_in(tmp_path, data="real")
+    result = run_check(reference, "--results", folder, "--layer", "results")
+    assert result.exit_code == 3 and "of the profile 'audioset'" in result.output and "--profile" in result.output
+    copy = shutil.copytree(reference, tmp_path / "golden")
+    update = run_check(copy, "--results", folder, "--update-golden", "--reason", "why")
+    assert isinstance(update.exception, ConfigurationError) and "give --profile audioset" in str(update.exception)
+    assert (copy / "smoke.json").read_bytes() == (reference / "smoke.json").read_bytes()
+
+
 def change_cell(folder, column, metric, level, value):
     path = folder / "records" / f"evaluate-{column}-0.json"
     record = read_json(path)

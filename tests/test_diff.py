@@ -72,6 +72,22 @@ def test_what_one_side_lacks_is_a_dash(tmp_path):
     assert "  numpy: - -> 2.4.6" in describe(b, a)
 
 
+def test_values_are_written_as_in_a_profile_and_in_records(tmp_path):
+    a, b = write_fixture(tmp_path / "a"), write_fixture(tmp_path / "b", columns=("rnn_attn", "tc_rnn"), seeds=(0, 1))
+
+    def alter(record):
+        record["configuration"] |= {"coherence.relu": True, "dataset.modalities": ["rgb"], "training.seeds": [0, 1]}
+        record["machine"]["gpu_driver"] = "440.33"
+
+    edit(b, "run.json", alter)
+    found = sections(describe(a, b))
+    assert "  seeds: [0] -> [0, 1]" in found["Configuration"]
+    assert found["Configuration"].splitlines()[1].endswith(' -> ["rnn_attn", "tc_rnn"]')
+    assert "  coherence.relu: false -> true" in found["Configuration"]
+    assert '  dataset.modalities: [] -> ["rgb"]' in found["Configuration"]
+    assert "  gpu_driver: null -> 440.33" in found["Environment"]
+
+
 def test_long_lists_are_cut_and_counted(tmp_path):
     a, b = write_fixture(tmp_path / "a"), write_fixture(tmp_path / "b")
     edit(b, "run.json", lambda record: record.update(configuration={f"field{n}": n for n in range(100)}))
@@ -161,12 +177,24 @@ def test_a_folder_without_records_is_named(tmp_path):
         describe(tmp_path / "no", tmp_path / "no")
 
 
+def test_a_path_that_is_no_folder_is_a_fault_of_usage_and_one_without_records_a_missing_result(replicate, tmp_path):
+    folder = write_fixture(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for name in ("nowhere", "file"):
+        for pair in ((folder, tmp_path / name), (tmp_path / name, folder)):
+            code, output, errors = replicate("diff", *pair)
+            assert (code, output) == (2, "") and f"{tmp_path / name} is not a folder; name one" in errors
+    code, output, errors = replicate("diff", folder, tmp_path / "empty")
+    assert (code, output) == (3, "") and "run.json is missing" in errors
+
+
 def test_verbs(tmp_path):
     write_fixture(tmp_path / "results" / "smoke")
     results = str(tmp_path / "results")
     ran = CliRunner().invoke(cli.group, ["claims", "--results", results, "--rules"])
     assert ran.exit_code == 0, ran.output
-    assert "TC-RNN beats RNN-Attn in overall GAP." in ran.output and "rule: supported when" in ran.output
+    assert "TC-RNN beats RNN-Attn in overall GAP." in ran.output and "by rule A; statistic: GAP of" in ran.output
     assert (tmp_path / "results" / "smoke" / "claims.json").is_file()
     ran = CliRunner().invoke(cli.group, ["diff", f"{results}/smoke", f"{results}/smoke"])
     assert ran.exit_code == 0 and SAME in ran.output

@@ -189,7 +189,8 @@ def _differing(reference: Reference, records: Records) -> str:
     changed = changed_fields(results_configuration(records), reference.configuration)
     remedy = "run the profile as it is, or update the reference"
     if records.run.profile != reference.profile:
-        return f"the results are of the profile {records.run.profile!r}, the reference of {reference.profile!r}"
+        found = f"the results are of the profile {records.run.profile!r}, the reference of {reference.profile!r}"
+        return f"{found}; name their profile by --profile"
     if changed:
         name, (found, expected) = next(iter(changed.items()))
         more = f" (and {len(changed) - 1} other fields)" if len(changed) > 1 else ""

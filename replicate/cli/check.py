@@ -5,14 +5,14 @@ from pathlib import Path
 import click
 
 from replicate.check.cells import FORMATS, LAYERS, Cell, exit_code
-from replicate.cli.command import Command, shared_options
+from replicate.cli.command import Command, results_option, shared_options
 from replicate.errors import ConfigurationError, MissingResult
 
 
 @click.command()
 @shared_options
 @click.option("--against", type=click.Choice(["golden", "paper"]), default="golden", show_default=True)
-@click.option("--results", metavar="DIR", help="A folder of published results instead of the run's.")
+@results_option
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True)
 @click.option("--golden", default="results/golden", show_default=True, metavar="DIR", help="Folder of the reference.")
 @click.option("--layer", "layers", multiple=True, type=click.Choice(LAYERS), help="Only this layer; may be repeated.")
@@ -94,7 +94,9 @@ def _records(command: Command, results: str | None):
     from replicate import manifest
     from replicate.report.records import Records
 
-    folder = Path(results) / command.profile.name if results else command.results
+    folder = Path(results) if results else command.results
+    if results and not (folder / "records").is_dir():
+        folder /= command.profile.name
     try:
         return Records.open(folder)
     except MissingResult as error:
@@ -130,6 +132,9 @@ def _update(
         records = _records(command, results)
         if isinstance(records, Cell):
             raise MissingResult(records.reason)
+        if records.run.profile != command.profile.name:
+            remedy = f"give --profile {records.run.profile}, whose reference they are"
+            raise ConfigurationError(f"{records.folder} holds results of {records.run.profile}; {remedy}")
         again = [Records.open(Path(folder)) for folder in reruns]
         reference = update_results(_reference(command, golden), records, again, reason)
         widths = ", ".join(

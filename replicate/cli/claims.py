@@ -5,12 +5,13 @@ from pathlib import Path
 import click
 
 from replicate.cli.command import Command, result_folders, results_option, shared_options
+from replicate.errors import ConfigurationError
 
 
 @click.command()
 @shared_options
 @results_option
-@click.option("--rules", is_flag=True, help="Print each claim's statistic and rule, too.")
+@click.option("--rules", is_flag=True, help="Print the rules, and each claim's statistic and rule, too.")
 @click.option("--update", is_flag=True, help="Rewrite the verdicts in README.md and PAPER.md from --results.")
 def claims(command: Command, results: str | None, rules: bool, update: bool) -> None:
     """Judge every claim of the paper from records alone; write claims.json and claims.csv beside them.
@@ -20,17 +21,19 @@ def claims(command: Command, results: str | None, rules: bool, update: bool) -> 
     replicate claims --results results --rules
     replicate claims --results results --update
     """
-    from replicate.report.claims.judging import judge, make_claims, sentence
+    from replicate.report.claims.judging import judge, make_claims, rule_letters, sentences
 
     if update:
         _update(Path(results or "results"))
         return
-    for folder in result_folders(command, results):
+    folders = result_folders(command, results)
+    if rules:
+        click.echo("".join(f"Rule {letter}: {rule}.\n" for rule, letter in rule_letters().items()))
+    for folder in folders:
         judged = judge(folder)
         first = judged[0]
         click.secho(f"{first.profile}: {first.data} data", bold=True)
-        for result in judged:
-            click.echo(sentence(result, rules))
+        click.echo("\n".join(sentences(judged, rules)))
         written = make_claims(folder)
         click.echo(f"claims: {written[0]} (and .csv)\n")
 
@@ -59,6 +62,9 @@ def diff(run_a: Path, run_b: Path, every: bool) -> None:
     """
     from replicate.diff import describe
 
+    for folder in (run_a, run_b):
+        if not folder.is_dir():
+            raise ConfigurationError(f"{folder} is not a folder; name one that holds a run's results, as results/smoke")
     click.echo(describe(run_a, run_b, every))
 
 
