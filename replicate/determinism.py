@@ -4,9 +4,20 @@ lack."""
 
 def nondeterminism(device: str, deterministic: bool, compiled: bool, processes: int) -> list[str]:
     """A sentence for each thing that the settings leave open; arguments as in Compute."""
+    return [*open_elsewhere(device), *open_here(deterministic, compiled, processes)]
+
+
+def open_elsewhere(device: str) -> list[str]:
+    """What differs where the command is repeated on another machine, or with other versions."""
     found = ["Another processor or torch version, or another number of threads, rounds otherwise."]
     if device == "cuda":
         found.append("Another GPU, or version of driver, CUDA or cuDNN, may choose kernels that round otherwise.")
+    return found
+
+
+def open_here(deterministic: bool, compiled: bool, processes: int) -> list[str]:
+    """What may differ although the command is repeated on the same machine."""
+    found = []
     if not deterministic:
         found.append("run.deterministic is false: sums may be added up in another order each time.")
     if processes > 1:

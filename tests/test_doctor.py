@@ -162,14 +162,20 @@ def test_the_device_of_the_profile(tmp_path):
     )
 
 
-def test_what_may_differ_between_two_runs_is_said(tmp_path):
+def test_what_a_second_run_may_give_otherwise_is_said_of_this_machine_and_of_others(tmp_path):
     def said(name, *assignments):
         findings = doctor.for_profile(paper_machine(gpus=[GPU]), load_profile(name, assignments), None, tmp_path)
-        return [finding.meaning for finding in findings if finding.topic == "two runs"]
+        assert len({finding.topic for finding in findings}) == len(findings)
+        found = by_topic(findings)
+        return found["results, run again here"], found["results, run elsewhere"]
 
-    assert len(said("smoke")) == 1
-    several = " ".join(said("dual-2080ti", "run.deterministic=false"))
-    assert "cuDNN" in several and "run.deterministic is false" in several and "summed over processes" in several
+    here, elsewhere = said("smoke")
+    assert (here.here, here.expected, here.state, here.meaning) == ("the same bytes", "the same bytes", "fine", "")
+    assert elsewhere.state == "fine" and "processor" in elsewhere.meaning and "cuDNN" not in elsewhere.meaning
+    here, elsewhere = said("dual-2080ti", "run.deterministic=false", "run.compile=true")
+    assert (here.here, here.state) == ("other bytes are possible", "attention")
+    assert all(words in here.meaning for words in ("run.deterministic is", "summed over processes", "run.compile is"))
+    assert elsewhere.state == "fine" and "cuDNN" in elsewhere.meaning
 
 
 def test_versions_beside_the_lock(tmp_path, monkeypatch):

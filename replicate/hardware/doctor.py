@@ -24,7 +24,7 @@ from replicate.columns import COLUMNS
 from replicate.config import Profile
 from replicate.data.index import find_shards, sizes_of
 from replicate.data.remote import RemotePath
-from replicate.determinism import nondeterminism
+from replicate.determinism import open_elsewhere, open_here
 from replicate.errors import ReplicateError
 from replicate.hardware import accounting
 from replicate.stages import Graph
@@ -198,10 +198,16 @@ def for_profile(machine: dict[str, Any], profile: Profile, data_dir: Path | None
 
 
 def _repeatability(profile: Profile) -> list[Finding]:
-    """What may still differ between two runs of the profile."""
-    run = profile.run
-    found = nondeterminism(run.device, run.deterministic, run.compile, run.processes_per_model)
-    return [Finding("profile", "two runs", "may differ", "the same bytes", "fine", meaning) for meaning in found]
+    """What results are when the same command is issued again, on this machine and on another."""
+    run, again = profile.run, "the same bytes"
+    found = open_here(run.deterministic, run.compile, run.processes_per_model)
+    here, state = ("other bytes are possible", "attention") if found else (again, "fine")
+    meaning = f"{' '.join(open_elsewhere(run.device))} The bands of `replicate check` allow for it."
+    elsewhere = "the same but for rounding"
+    return [
+        Finding("profile", "results, run again here", here, again, state, " ".join(found)),
+        Finding("profile", "results, run elsewhere", elsewhere, elsewhere, "fine", meaning),
+    ]
 
 
 def _data(profile: Profile, data_dir: Path | RemotePath | None) -> list[Finding]:
