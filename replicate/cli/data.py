@@ -5,14 +5,14 @@ from pathlib import Path
 import click
 
 from replicate import progress
-from replicate.cli.command import Command, shared_options
+from replicate.cli.command import Command, Verbs, shared_options
 from replicate.cli.download import download
 from replicate.errors import ConfigurationError
 from replicate.progress import Event
 from replicate.steps import data_root, processes_on, shard_patterns, specification
 
 
-@click.group()
+@click.group(cls=Verbs)
 def data() -> None:
     """Fetch, make, index, verify and describe records."""
 
