@@ -120,12 +120,12 @@ class Job:
 
     @property
     def label(self) -> str:
-        """For people: 'train TC-RNN, seed 0'."""
+        """For people: 'train TC-RNN, seed 0'; in a study with its variant."""
         column = self.parameters.get("column")
         title = "DNN's LSTM" if column == AGGREGATOR else COLUMNS[column].title if column else ""
         seed = f"seed {self.parameters['seed']}" if "seed" in self.parameters else ""
         videos = "tune videos" if self.parameters.get("part") == "tune" else ""
-        variant = self.variant if column else ""
+        variant = self.variant if column or self.stage.name == "compare" else ""  # others belong to many variants
         return " ".join([self.stage.name, ", ".join(part for part in (title, seed, videos, variant) if part)]).strip()
 
     def folder(self, runs: Path) -> Path:

@@ -127,6 +127,11 @@ def test_synthesize_verify_and_describe_a_corpus(replicate, tmp_path):
     assert code == 0 and output.endswith("2 jobs ran\n")
     code, output, _ = replicate("data", "verify", *options)
     assert (code, output) == (0, "2 shards read, 0 faults\n")
+    code, output, errors = replicate("data", "verify", *options, "nofile")
+    assert (code, output) == (2, "") and "--data-dir" not in errors
+    assert "matches 'nofile'; it has synthetic-00000-of-00002.tfrecord, synthetic-00001-of-00002.tfrecord" in errors
+    code, output, _ = replicate("data", "verify", *options, "*-00001-*")
+    assert (code, output) == (0, "1 shards read, 0 faults\n")
     code, output, _ = replicate("data", "info", *options)
     assert code == 0 and "synthetic records" in output and "calibration fact" in output
 

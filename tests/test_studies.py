@@ -58,6 +58,10 @@ def test_columns_without_a_layer_have_no_grid_and_no_ablation(column):
     for listing in (grid.candidates, ablations.rows):
         with pytest.raises(ConfigurationError, match="tc_rnn, tc_netv, tc_tm"):
             listing(load_profile("smoke"), column)
+    with pytest.raises(ConfigurationError, match="tc_tm, or dnn for the grid of its hidden layers$"):
+        grid.candidates(load_profile("smoke"), column)
+    with pytest.raises(ConfigurationError, match="tc_tm$"):
+        ablations.rows(load_profile("smoke"), column)
 
 
 def test_grid_trains_the_cells_and_scores_no_test_video(runs):
@@ -226,6 +230,14 @@ def test_plan_runs_nothing(tmp_path):
         result = CliRunner().invoke(group, words)
         assert result.exit_code == 0 and "train TC-TM" in result.output
         assert not (tmp_path / "runs").exists()
+
+
+def test_a_plan_names_the_reading_of_every_comparison(tmp_path):
+    plan = invoke(tmp_path, "multiverse", "--model", "tc_rnn", "--plan")
+    variants = [*(variant for _, variant in multiverse.combinations("tc_rnn")), *multiverse.references()]
+    compared = [line.split("  ")[0] for line in plan.splitlines() if line.startswith("compare")]
+    assert compared == [f"compare {variant.title}" for variant in variants]
+    assert resolve("tiny", (), None, str(tmp_path)).graph.compare(("rnn_attn", "tc_rnn")).label == "compare"
 
 
 # the multiverse

@@ -1,5 +1,6 @@
 """Verbs about records: fetch real ones, make the synthetic corpus, index, verify, describe."""
 
+import glob
 from pathlib import Path
 
 import click
@@ -7,7 +8,7 @@ import click
 from replicate import progress
 from replicate.cli.command import Command, Verbs, shared_options
 from replicate.cli.download import download
-from replicate.errors import ConfigurationError
+from replicate.errors import ConfigurationError, DataError
 from replicate.progress import Event
 from replicate.steps import data_root, processes_on, shard_patterns, specification
 
@@ -61,6 +62,8 @@ def verify(command: Command, shards: tuple[str, ...]) -> None:
     from replicate.data.verify import verify as find_faults
 
     root, patterns = _root(command), list(shards) or shard_patterns(command.profile)
+    if command.profile.dataset.name == "synthetic":
+        _in_corpus(root, patterns)
     names = find_shards(root, patterns)
     with progress.listener() as listener:
         listener.expect(["verify"])
@@ -103,6 +106,15 @@ def info(command: Command) -> None:
     click.echo(f"{command.profile.title}: {kind} records")
     headers = ("statistic", "this corpus", "calibration fact", "source")
     click.echo(tabulate(rows, headers=headers, disable_numparse=True))
+
+
+def _in_corpus(folder: Path, patterns: list[str]) -> None:
+    """Whether each pattern matches a shard that we wrote, where no --data-dir was given that could be wrong."""
+    known = sorted(glob.glob("*.tfrecord", root_dir=folder))
+    for pattern in patterns:
+        if not glob.glob(pattern, root_dir=folder):
+            shards = ", ".join(known[:3] + ["..."] * (len(known) > 3)) or "none"
+            raise DataError(f"no shard of the synthetic corpus {folder} matches {pattern!r}; it has {shards}")
 
 
 def _root(command: Command) -> Path:

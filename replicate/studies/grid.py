@@ -43,7 +43,7 @@ def candidates(profile: Profile, column: str) -> list[Candidate]:
     grid = profile.grid
     if column == "dnn":
         return [Candidate({HEAD: head}) for head in dict.fromkeys(grid.heads)]
-    coherent_column(column)
+    coherent_column(column, ", or dnn for the grid of its hidden layers")
     if profile.coherence.form not in ("convolution", "distance_convolution"):
         raise ConfigurationError(f"coherence.form = {profile.coherence.form!r} has no feature maps to search over")
     sizes = sorted({*grid.kernel_sizes, *grid.controls})

@@ -38,8 +38,8 @@ def of_form(form: str, **options: Any) -> tuple[str, ...]:
     return tuple(assign(f"coherence.{name}", value) for name, value in values.items())
 
 
-def coherent_column(column: str) -> str:
-    """The baseline of a coherent column that is trained.
+def coherent_column(column: str, besides: str = "") -> str:
+    """The baseline of a coherent column that is trained; `besides` ends the list of choices.
 
     Raises:
         ConfigurationError: it is none.
@@ -47,7 +47,8 @@ def coherent_column(column: str) -> str:
     found = COLUMNS[column]
     if not found.trained or found.baseline is None:
         choices = ", ".join(slug for slug, each in COLUMNS.items() if each.trained and each.baseline)
-        raise ConfigurationError(f"--model {column} has no temporal-coherence layer of its own; give one of {choices}")
+        reason = f"--model {column} has no temporal-coherence layer of its own"
+        raise ConfigurationError(f"{reason}; give one of {choices}{besides}")
     return found.baseline
 
 
