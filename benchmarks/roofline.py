@@ -17,7 +17,7 @@ from replicate.compute import Compute
 from replicate.config import Profile
 from replicate.data.batches import Batch
 from replicate.model_sizes import smoothing_flop
-from replicate.optimise import Optimiser, video_loss
+from replicate.training.optimise import Optimiser, video_loss
 
 FLOAT = 4  # bytes
 # Every value of the weights: read forward and backward; gradient written, read for its norm, read by Adam; weight and

@@ -19,9 +19,9 @@ from replicate.config import Profile
 from replicate.data.batches import Batch
 from replicate.data.spec import DatasetSpec
 from replicate.hardware import meters
-from replicate.optimise import Optimiser
 from replicate.preprocess import pinned
-from replicate.timing import own_gpu
+from replicate.training.optimise import Optimiser
+from replicate.training.timing import own_gpu
 
 PAPER_FRAMES = 300
 WARM_UP, PLAIN_EVERY = 3, 8  # most steps that are dropped (few where few are timed); the plain loop takes every 8th

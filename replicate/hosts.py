@@ -32,7 +32,7 @@ def walk(targets: list[Job], settings: engine.Settings, listener: Listener) -> i
     """
     from torch import distributed
 
-    from replicate.ranks import joined
+    from replicate.training.ranks import joined
 
     run = settings.profile.run
     if any(job.stage.name not in SHARED for job in targets):

@@ -16,6 +16,7 @@ from replicate.errors import ConfigurationError
 from replicate.record import read_json, write_json
 from replicate.schema import ExplainRecord, TimeRecord, TrainRecord, write_record
 from replicate.stages import Job
+from replicate.training import torchrun
 
 RECORD = "record.json"  # the small record that a results folder takes from a job
 ATTENTION_SAMPLES = 3  # videos of the pool whose attention is drawn (Figure 10)
@@ -234,8 +235,7 @@ def by_processes(work: Callable[[Step, Any], Any]) -> Callable[[Step], None]:
 
     @functools.wraps(work)
     def run(step: Step) -> None:
-        from replicate import torchrun
-        from replicate.ranks import joined
+        from replicate.training.ranks import joined
 
         if torchrun.needed(step):
             torchrun.run(step)
@@ -251,7 +251,7 @@ def by_processes(work: Callable[[Step, Any], Any]) -> Callable[[Step], None]:
 @by_processes
 def run_train(step: Step, ranks: Any) -> TrainRecord:
     """Train one column with one seed."""
-    from replicate.train import train
+    from replicate.training.train import train
 
     corpus, profile = Corpus(step), step.profile
     record = train(
@@ -329,7 +329,7 @@ def run_explain(step: Step) -> None:
 @by_processes
 def run_time(step: Step, ranks: Any) -> TimeRecord:
     """Time training steps of an untrained column."""
-    from replicate.timing import time_training
+    from replicate.training.timing import time_training
 
     corpus, profile = Corpus(step), step.profile
     record = time_training(
@@ -363,7 +363,7 @@ def run_evaluate(step: Step) -> None:
 
 def run_compare(step: Step) -> None:
     """Write the paired differences of all pairs of the run."""
-    from replicate.comparison import Evaluated, compare_columns
+    from replicate.comparison.pairs import Evaluated, compare_columns
     from replicate.evaluate.protocol import load_protocol
     from replicate.reference import table1
 

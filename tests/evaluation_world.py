@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from replicate.comparison import Evaluated, compare_columns
+from replicate.comparison.pairs import Evaluated, compare_columns
 from replicate.data.labels import LabelStore
 from replicate.data.splits import Split
 from replicate.evaluate.protocol import load_protocol

@@ -14,12 +14,13 @@ from test_train import PROTOCOL, Killed, Toy
 from torch import nn
 from toy_corpus import SPEC, corpus, split
 
-from replicate import checkpoint, train
+from replicate import checkpoint
 from replicate.compute import Compute
 from replicate.data.batches import batches
 from replicate.errors import ConfigurationError
-from replicate.optimise import Optimiser
-from replicate.ranks import Ranks, joined
+from replicate.training import train
+from replicate.training.optimise import Optimiser
+from replicate.training.ranks import Ranks, joined
 
 SHORT = PROTOCOL.model_copy(update={"epochs": 2})
 

@@ -16,10 +16,10 @@ from replicate.data.batches import batches
 from replicate.data.spec import Feature
 from replicate.data.views import ChosenModalities, ShuffledFrames, frame_order
 from replicate.errors import ConfigurationError
-from replicate.optimise import Optimiser
 from replicate.preprocess import prepare
 from replicate.profile_files import load_profile
-from replicate.train import train
+from replicate.training.optimise import Optimiser
+from replicate.training.train import train
 
 SIZES = ModelConfig(
     head=(6,), gru_width=10, netvlad_clusters=(4, 3), netvlad_width=5, transformer_width=12, transformer_heads=3,

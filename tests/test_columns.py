@@ -24,14 +24,14 @@ from replicate.data.batches import ArraySource, Batch
 from replicate.data.spec import Feature
 from replicate.ensembles import mean_probability
 from replicate.errors import ConfigurationError
-from replicate.optimise import Optimiser
 from replicate.predict import aggregate, infer
 from replicate.profile_files import load_profile
 from replicate.progress import PlainLines
 from replicate.record import read_json
 from replicate.scores import open_scores, write_ensemble
 from replicate.stages import Graph
-from replicate.train import WEIGHTS, train
+from replicate.training.optimise import Optimiser
+from replicate.training.train import WEIGHTS, train
 
 SIZES = {
     "head": (16,), "lstm_width": 12, "gru_width": 12, "netvlad_width": 12, "transformer_width": 12,

@@ -10,13 +10,13 @@ from test_train import AT_ONCE, PROTOCOL, Killed, Toy, files, kill, run
 from torch import nn
 from toy_corpus import SPEC, corpus, split
 
-from replicate import train as module
 from replicate.compute import WORKSPACE, Compute
 from replicate.data.batches import batches
 from replicate.errors import ConfigurationError
-from replicate.optimise import Optimiser
 from replicate.profile_files import load_profile
-from replicate.train import WEIGHTS
+from replicate.training import train as module
+from replicate.training.optimise import Optimiser
+from replicate.training.train import WEIGHTS
 
 HALF = Compute(precision="float16")
 

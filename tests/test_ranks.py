@@ -13,8 +13,8 @@ from rank_program import CASES, gradients, run_case
 from safetensors.torch import load_file
 
 from replicate.errors import ConfigurationError, IncompleteRun
-from replicate.ranks import Ranks, joined
-from replicate.train import HISTORY, TIMINGS, WEIGHTS
+from replicate.training.ranks import Ranks, joined
+from replicate.training.train import HISTORY, TIMINGS, WEIGHTS
 
 HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}

@@ -17,10 +17,10 @@ from replicate import models
 from replicate.benchmark_records import BenchmarkRecord, Ceilings, Work, file_name
 from replicate.compute import Compute
 from replicate.data.spec import SPECS
-from replicate.optimise import Optimiser
 from replicate.profile_files import load_profile
 from replicate.record import read_json
 from replicate.speed import Speeds
+from replicate.training.optimise import Optimiser
 
 PAPER = load_profile("paper")
 VIDEOS, FRAMES, WIDTH, NODES = 4, 7, 1152, 640

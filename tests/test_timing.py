@@ -7,10 +7,10 @@ import pytest
 from torch import nn
 
 from baselines.rnn import RecurrentClassifier
-from replicate import timing
 from replicate.config import TimingConfig
 from replicate.hardware import meters
 from replicate.schema import TimeRecord
+from replicate.training import timing
 from tests.toy_corpus import NODES, SPEC, TRAINING, WIDTH, corpus
 
 CONFIG = TimingConfig(warm_up_steps=3, steps=4, repeats=2)

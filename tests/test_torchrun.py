@@ -21,7 +21,7 @@ from replicate.profile_files import load_profile
 from replicate.progress import Event
 from replicate.record import read_json
 from replicate.stages import Graph
-from replicate.torchrun import LOG, TASK
+from replicate.training.torchrun import LOG, TASK
 
 ROOT = Path(__file__).resolve().parent.parent
 CHANGES = ("training.epochs=12", "training.patience=12", "run.columns=['rnn']")

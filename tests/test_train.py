@@ -18,14 +18,15 @@ from safetensors.torch import load_file
 from torch import nn
 from toy_corpus import NODES, SPEC, TRAINING, WIDTH, corpus, split
 
-from replicate import checkpoint, training_state
-from replicate import train as module
+from replicate import checkpoint
 from replicate.compute import Compute
 from replicate.data.batches import Batch
 from replicate.errors import IncompleteRun
-from replicate.optimise import Optimiser, clip_each, learning_rate, parts, video_loss
 from replicate.record import read_json
-from replicate.train import CHECKPOINT, HISTORY, TIMINGS, WEIGHTS, train
+from replicate.training import state as training_state
+from replicate.training import train as module
+from replicate.training.optimise import Optimiser, clip_each, learning_rate, parts, video_loss
+from replicate.training.train import CHECKPOINT, HISTORY, TIMINGS, WEIGHTS, train
 
 PROTOCOL = TRAINING.model_copy(update={"epochs": 3, "decay": 0.5, "decay_examples": 100})
 

@@ -39,8 +39,8 @@ from replicate.evaluate.metrics import evaluate
 from replicate.predict import infer
 from replicate.record import file_digest, write_bytes, write_json
 from replicate.scores import mean_probability
-from replicate.train import WEIGHTS as TRAINED
-from replicate.train import train
+from replicate.training.train import WEIGHTS as TRAINED
+from replicate.training.train import train
 
 ANSWERS, WEIGHTS, LOGITS = "answers.json", "weights.safetensors", "logits.safetensors"
 LOGIT_TOLERANCE, METRIC_TOLERANCE = 1e-3, 1e-9

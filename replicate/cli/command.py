@@ -18,7 +18,7 @@ from replicate.errors import ConfigurationError, did_you_mean
 from replicate.profile_files import load_profile, profile_names, with_changes
 from replicate.stages import Graph, Job
 from replicate.steps import data_root
-from replicate.torchrun import started_by_torchrun
+from replicate.training.torchrun import started_by_torchrun
 
 
 class Verbs(click.Group):

@@ -14,7 +14,7 @@ from replicate.config import TrainingConfig
 from replicate.data.batches import Batch
 from replicate.data.spec import DatasetSpec
 from replicate.preprocess import as_tensor, prepare
-from replicate.ranks import Ranks
+from replicate.training.ranks import Ranks
 
 
 def video_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -24,9 +24,9 @@ from replicate.data.labels import LabelStore
 from replicate.data.order import Order, epoch_order
 from replicate.data.spec import DatasetSpec
 from replicate.hardware import accounting, meters, nvml
-from replicate.optimise import Optimiser
-from replicate.ranks import Ranks
-from replicate.train import Waiting
+from replicate.training.optimise import Optimiser
+from replicate.training.ranks import Ranks
+from replicate.training.train import Waiting
 
 
 def time_training(

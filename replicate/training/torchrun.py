@@ -1,7 +1,8 @@
 """Start the processes that train one model together on this host, with `torchrun`, and see to their end.
 
-The job goes to them through a file, progress and failures come back through pipes. They live no longer than the process
-that waits for them: each reads its standard input, which ends when that process does, by whatever signal.
+The job goes to them (replicate.rank) through a file, progress comes back through a pipe, failures through files. They
+live no longer than the process that waits for them: each reads its standard input, which ends when that process does,
+by whatever signal.
 """
 
 import contextlib
@@ -11,14 +12,13 @@ import pickle
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from replicate import errors
 from replicate.errors import IncompleteRun, ReplicateError
-from replicate.record import read_json, write_bytes, write_text
+from replicate.record import read_json, write_bytes
 
 TASK, LOG = "processes.pickle", "processes.log"
 
@@ -49,7 +49,7 @@ def run(step: Any) -> None:
     settings = step.profile.run
     count = settings.processes_per_model
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    words += ["-m", "replicate.torchrun", str(task)]
+    words += ["-m", "replicate.rank", str(task)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads_per_job)}
     with open(log, "wb") as errors_file, _started(words, environment, errors_file) as process:
         for line in process.stdout:
@@ -93,53 +93,3 @@ def _failure(folder: Path, count: int, log: Path) -> ReplicateError:
         f"the {count} processes that share the work were killed, perhaps for want of memory; issue the same command "
         f"again to resume; log: {log}"
     )
-
-
-def _end_with_parent() -> None:
-    """End this process at once when its standard input ends."""
-
-    def watch() -> None:
-        with contextlib.suppress(OSError):
-            while os.read(0, 1):
-                pass
-        os._exit(IncompleteRun.exit_code)
-
-    threading.Thread(target=watch, daemon=True, name="end with parent").start()
-
-
-def main(task: Path) -> int:
-    """One of the processes: do the job's part; the first one tells of progress."""
-    from replicate import steps
-
-    _end_with_parent()
-    rank = int(os.environ["RANK"])
-    job, profile, runs, data_dir = pickle.loads(task.read_bytes())
-
-    def progress(*event: Any) -> None:
-        if rank == 0:
-            print(json.dumps(event), flush=True)
-
-    step = steps.Step(job, profile, runs, data_dir, progress)
-    try:
-        steps.STEPS[job.stage.name](step)
-    except ReplicateError as error:
-        _tell_failure(task.parent, rank, error)
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        _tell_failure(task.parent, rank, IncompleteRun(f"{error.strerror or error}{where}"))
-    except Exception as error:
-        traceback.print_exc()  # into the log
-        what = f"{type(error).__name__}: {error}; log: {task.parent / LOG}"
-        _tell_failure(task.parent, rank, IncompleteRun(what))
-    else:
-        return 0
-    return IncompleteRun.exit_code
-
-
-def _tell_failure(folder: Path, rank: int, error: ReplicateError) -> None:
-    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-    write_text(folder / f"failure-{rank}.json", json.dumps({"kind": kind.__name__, "message": str(error)}))
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

@@ -15,7 +15,7 @@ from torch import nn
 from replicate import checkpoint
 from replicate.checkpoint import Tensors
 from replicate.errors import IncompleteRun
-from replicate.optimise import Optimiser
+from replicate.training.optimise import Optimiser
 
 CHECKPOINT = "checkpoint.safetensors"
 

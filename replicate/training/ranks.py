@@ -14,7 +14,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from replicate.errors import ConfigurationError, IncompleteRun
-from replicate.torchrun import started_by_torchrun
+from replicate.training.torchrun import started_by_torchrun
 
 PATIENCE = datetime.timedelta(minutes=30)  # for the slowest process, e.g. while the first one writes a checkpoint
 

@@ -26,11 +26,11 @@ from replicate.data.spec import DatasetSpec
 from replicate.data.splits import Split
 from replicate.errors import ConfigurationError, IncompleteRun
 from replicate.evaluate.metrics import gap
-from replicate.optimise import Optimiser, learning_rate
 from replicate.predict import infer
-from replicate.ranks import Ranks
 from replicate.record import write_bytes, write_json
-from replicate.training_state import CHECKPOINT, Keeper, State, copy_of, go_on, progress_of
+from replicate.training.optimise import Optimiser, learning_rate
+from replicate.training.ranks import Ranks
+from replicate.training.state import CHECKPOINT, Keeper, State, copy_of, go_on, progress_of
 
 __all__ = ["CHECKPOINT", "HISTORY", "TIMINGS", "WEIGHTS", "Waiting", "train"]
 

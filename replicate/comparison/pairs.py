@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from replicate.columns import in_table_order, pairs
-from replicate.comparison_cells import Cells, differences
-from replicate.comparison_examples import examples
+from replicate.comparison.cells import Cells, differences
+from replicate.comparison.examples import examples
 from replicate.evaluate.bootstrap import BLOCK, deviations, weight_vectors
 from replicate.evaluate.influence import CELLS, measure_column
 from replicate.evaluate.protocol import Protocol

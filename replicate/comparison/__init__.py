@@ -1,0 +1,1 @@
+"""The compare stage: paired differences of columns and their baselines, and the videos that show them."""
