@@ -7,10 +7,9 @@ import signal
 import pytest
 from click.testing import CliRunner
 
-from replicate import speed
+from replicate import doctor, speed
 from replicate.cli.doctor import as_text
 from replicate.cli.doctor import doctor as verb
-from replicate.hardware import doctor
 from replicate.profile_files import load_profile
 
 PAPER = load_profile("paper")

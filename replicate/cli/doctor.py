@@ -27,7 +27,7 @@ def doctor(command: Command, as_json: bool) -> None:
     replicate doctor --profile paper --data-dir ~/yt8m
     replicate doctor --json
     """
-    from replicate.hardware.doctor import examine
+    from replicate.doctor import examine
 
     found = examine(command.profile, command.settings.data_dir, command.settings.runs)
     click.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else as_text(found))

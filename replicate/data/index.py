@@ -41,7 +41,7 @@ def find_shards(root: Path | RemotePath, patterns: list[str]) -> list[str]:
     for pattern in patterns:
         found = root.matching(pattern) if isinstance(root, RemotePath) else glob.glob(pattern, root_dir=root)
         if not found:
-            remedy = "is --data-dir the folder that holds the dataset?"
+            remedy = "is --data-dir the folder that holds the dataset (REPLICATE_DATA, where it is not given)?"
             raise DataError(f"no file under {root} matches {pattern!r}; {remedy}")
         names.update(found)
     return sorted(names)

@@ -1,1 +1,1 @@
-"""The machine: what it is, what a run used of it, and how it differs from the paper's."""
+"""The machine: what it is and what a run used of it."""
