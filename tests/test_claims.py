@@ -115,7 +115,8 @@ def test_a_gain_comes_out_either_way(tmp_path, gain, verdict):
 def test_seeds_widen_a_gain_and_lift_the_condition(tmp_path):
     one, two = (judged(write_fixture(tmp_path / str(n), seeds=tuple(range(n)))) for n in (1, 2))
     assert one["gain-netv-gap"].conditional and not two["gain-netv-gap"].conditional
-    assert "seeds" in two["gain-ens-perr"].noise and "seeds" not in one["gain-ens-perr"].noise
+    for name in ("gain-ens-perr", "sizes-of-gains"):
+        assert "seeds" in two[name].noise and "seeds" not in one[name].noise
     assert not one["alpha-equal"].conditional
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from replicate import reference
 from replicate.columns import COLUMNS
 from replicate.report.claims.claim import Claim, lacking
-from replicate.report.claims.contrast import contrast, of_difference
+from replicate.report.claims.contrast import BOTH_NOISES, TEST_NOISE, contrast, of_difference
 from replicate.report.claims.verdicts import (
     ALL_RULE,
     INCONCLUSIVE,
@@ -154,7 +154,7 @@ def _sizes(records: Records) -> Judgement:
         effect=farthest.difference - farthest.equivalence.paper,
         interval=farthest.equivalence.interval,
         paper=0.0,
-        noise="test videos; the interval is 90 %",
+        noise=f"{BOTH_NOISES if len(records.run.seeds) > 1 else TEST_NOISE}; the interval is 90 %",
     )
 
 
