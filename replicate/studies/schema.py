@@ -4,7 +4,6 @@ fractions; null always has a reason beside it."""
 from pathlib import Path
 from typing import Any, Literal
 
-from replicate.evaluate.statistics import joined
 from replicate.schema import Interval, Metric, Record, SeedNoise
 
 Status = Literal["finished", "stopped early", "diverged"]
@@ -70,6 +69,8 @@ class OverallDifference(Record):
     @property
     def spanning(self) -> Interval | None:
         """`interval`, joined with the one over seeds where there are several."""
+        from replicate.evaluate.statistics import joined  # which loads scipy, and the command line loads this file
+
         if self.interval is None or self.seeds is None:
             return self.interval
         return joined(self.difference, self.interval, self.seeds.interval)
