@@ -68,10 +68,11 @@ def test_help_lists_every_verb_once_with_its_whole_first_sentence(words):
     assert all(listed.count(name) == 1 for name in verbs.commands)
 
 
-def test_a_reader_that_goes_away_ends_the_command_as_sigpipe_does():
+@pytest.mark.parametrize("words", [["models", "--profile", "tiny"], ["--help"], ["data", "--help"]], ids=" ".join)
+def test_a_reader_that_goes_away_ends_the_command_as_sigpipe_does(words):
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "replicate.cli.main", "models", "--profile", "tiny"]
+    command = [sys.executable, "-m", "replicate.cli.main", *words]
     ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (141, "")

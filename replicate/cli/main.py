@@ -1,9 +1,11 @@
 """The command line: parse, call one stage or a few, print where the result lies."""
 
+import contextlib
 import os
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -40,12 +42,22 @@ class Program(Verbs):
         "Data, models, machines": ("data", "taxonomy", "models", "doctor", "worker"),
     }  # fmt: skip
 
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with _while_read():  # --help and --version print here
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _while_read():
             return super().invoke(ctx)
-        except BrokenPipeError:  # click would end with 1, which says that a checked cell is outside its band
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise click.exceptions.Exit(141) from None
+
+
+@contextlib.contextmanager
+def _while_read() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # click would end with 1, which says that a checked cell is outside its band
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise click.exceptions.Exit(141) from None
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
