@@ -143,8 +143,24 @@ def test_a_killed_build_goes_on_and_ends_the_same(corpus, tmp_path, monkeypatch,
     assert tree(tmp_path / "index") == tree(tmp_path / "whole")
 
 
-def start_and_wait(corpus, out, parts):
-    """A build by two processes in a process of its own, once it has written so many parts."""
+def start_and_wait(corpus, out, held, startup):
+    """A build by two processes in a process of its own, once it has written all parts but one, which it never does.
+
+    Args:
+        held: name of the shard whose reading does not end.
+        startup: a new folder, whose `sitecustomize` Python runs first in each of the processes.
+    """
+    startup.mkdir()
+    (startup / "sitecustomize.py").write_text(f"""
+import os, time
+from replicate.data import scan
+real = scan.scan
+def scanned(spec, shard, most_faults):
+    while os.path.basename(shard.path) == {held!r}:
+        time.sleep(0.05)
+    return real(spec, shard, most_faults)
+scan.scan = scanned
+""")
     program = f"""
 from pathlib import Path
 from records import TWO
@@ -152,9 +168,11 @@ from replicate.data.index import build_index, find_shards
 root = Path({str(corpus)!r})
 build_index(TWO, root, find_shards(root, ["*.tfrecord"]), Path({str(out)!r}), processes=2)
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(startup), *sys.path])}
     build = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL, env=environment)
-    wait_until(lambda: len(list((out / "parts").glob("*.npz"))) >= parts or build.poll() is not None, "parts")
+    others = len(list(corpus.iterdir())) - 1
+    wait_until(lambda: len(list((out / "parts").glob("*.npz"))) == others or build.poll() is not None, "parts")
+    assert build.poll() is None
     return build
 
 
@@ -163,16 +181,13 @@ def test_killed_with_its_processes_it_goes_on_and_reads_no_shard_twice(tmp_path,
     corpus, out = tmp_path / "data", tmp_path / "index"
     names = many(corpus, 6)
     build(corpus, tmp_path / "whole")
-    (corpus / names[4]).rename(tmp_path / "later")
-    os.mkfifo(corpus / names[4])  # whoever reads it waits
-    running = start_and_wait(corpus, out, 5)
+    running = start_and_wait(corpus, out, names[4], tmp_path / "startup")
     readers = psutil.Process(running.pid).children()
     running.send_signal(sent)
     running.wait(PATIENCE)
     wait_for_the_end_of(readers)
     assert sorted(path.name for path in out.iterdir()) == ["parts"]
     assert sorted(path.name for path in (out / "parts").iterdir()) == [f"{n:06d}.npz" for n in (0, 1, 2, 3, 5)]
-    (tmp_path / "later").replace(corpus / names[4])
     real, read = indexing.scan.scan, []
     monkeypatch.setattr(
         indexing.scan, "scan", lambda *given: read.append(os.path.basename(given[1].path)) or real(*given)
