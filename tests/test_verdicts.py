@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from record_fixtures import compare_record
 from scipy import stats
 
 from replicate.evaluate.protocol import load_protocol
 from replicate.evaluate.statistics import joined
 from replicate.report.claims import contrast
-from replicate.report.claims.contrast import Estimate, summarise
+from replicate.report.claims.contrast import Estimate, of_difference, summarise
 from replicate.report.claims.verdicts import INCONCLUSIVE, REFUTED, SUPPORTED, Part, judge_parts, verdict_of
 
 
@@ -91,6 +92,23 @@ def test_the_interval_over_both_noises_covers(seed_noise):
 
 def test_independent_noises_add_in_squares_on_each_side():
     assert joined(1.0, (-2.0, 1.5), (-3.0, 2.2)) == pytest.approx((1.0 - 5.0, 1.0 + 1.3))
+
+
+def test_of_several_differences_the_interval_over_seeds_is_widened_too():
+    """The one over videos is simultaneous already; the one over seeds is of one cell, and sixteen would refute by
+    chance."""
+    found = compare_record(("netv", "tc_netv"), (0, 1, 2)).differences[0]
+    values = found.difference + np.array([-0.01, 0.002, 0.008])
+    oracle = stats.ttest_1samp(values, 0)
+    interval = tuple(oracle.confidence_interval(0.95))
+    noise = found.seeds.model_copy(update={"differences": tuple(values), "mean": values.mean(), "interval": interval})
+    found = found.model_copy(update={"seeds": noise})
+    alone, one_of_many = of_difference(found), of_difference(found, among=16)
+    assert one_of_many.interval == alone.interval == pytest.approx(alone.wide)
+    over_videos = found.difference - found.simultaneous[0]
+    over_seeds = oracle.confidence_interval(1 - 0.05 / 16).high - found.difference
+    half = math.hypot(over_videos, over_seeds)
+    assert one_of_many.wide == pytest.approx((found.difference - half, found.difference + half), rel=1e-6)
 
 
 def test_more_parts_and_overlapping_draws_widen():

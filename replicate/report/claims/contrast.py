@@ -101,13 +101,21 @@ def _around(effect: float, half: float) -> Interval:
     return float(effect - half), float(effect + half)
 
 
-def of_difference(found: Difference) -> Estimate:
-    """A paired difference with its simultaneous interval, joined with the one over seeds where there are several."""
+def of_difference(found: Difference, among: int = 1) -> Estimate:
+    """A paired difference with its simultaneous interval, joined with the one over seeds where there are several.
+
+    Args:
+        among: see contrast; the simultaneous interval is wide enough already, the one over seeds is not.
+    """
     bounds = found.simultaneous or found.interval
+    over_videos = Estimate(found.difference, bounds, bounds, found.detectable, TEST_NOISE)
     if found.seeds is None:
-        return Estimate(found.difference, bounds, bounds, found.detectable, TEST_NOISE)
-    over_seeds = Estimate(found.difference, found.seeds.interval, found.seeds.interval, found.seeds.detectable, "")
-    return spanning(Estimate(found.difference, bounds, bounds, found.detectable, TEST_NOISE), over_seeds)
+        return over_videos
+    low, high = found.seeds.interval
+    df = len(found.seeds.differences) - 1
+    ratio = float(stats.t.ppf(1 - ALPHA / 2 / among, df) / stats.t.ppf(1 - ALPHA / 2, df))
+    wide = _around(found.seeds.mean, ratio * (high - low) / 2)
+    return spanning(over_videos, Estimate(found.difference, (low, high), wide, found.seeds.detectable, ""))
 
 
 def spanning(over_videos: Estimate, over_seeds: Estimate) -> Estimate:

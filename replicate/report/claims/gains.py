@@ -169,7 +169,7 @@ def _significant(records: Records) -> Judgement:
     parts = [
         Part(
             f"{COLUMNS[each.column].title}, {each.metric}",
-            of_difference(each),
+            of_difference(each, among=len(cells)),
             paper_gain(each.metric, "overall", each.column),
             DIFFERENCE_SLACK,
         )
