@@ -26,6 +26,7 @@ from replicate.record import read_json
 from replicate.training import state as training_state
 from replicate.training import train as module
 from replicate.training.optimise import Optimiser, clip_each, learning_rate, parts, video_loss
+from replicate.training.ranks import Ranks
 from replicate.training.train import CHECKPOINT, HISTORY, TIMINGS, WEIGHTS, train
 
 PROTOCOL = TRAINING.model_copy(update={"epochs": 3, "decay": 0.5, "decay_examples": 100})
@@ -46,8 +47,9 @@ class Toy(nn.Module):
 
 def run(folder: Path, model: nn.Module | None = None, protocol=PROTOCOL, **changes):
     source, labels = corpus()
-    given = {"seed": 0, "split": split(), "progress": None, "minutes": 15.0, "compute": None} | changes
-    arguments = (given["split"], protocol, SPEC, given["seed"], folder, given["progress"], given["compute"])
+    given = {"seed": 0, "split": split(), "progress": None, "minutes": 15.0, "compute": None, "ranks": None} | changes
+    arguments = [given["split"], protocol, SPEC, given["seed"], folder]
+    arguments += [given[name] for name in ("progress", "compute", "ranks")]
     return train(model or Toy(), source, labels, *arguments, checkpoint_minutes=given["minutes"])
 
 
@@ -147,6 +149,24 @@ def test_asked_to_end_it_keeps_the_very_step(number, whole, tmp_path, monkeypatc
     with pytest.raises(IncompleteRun, match="asked to end"):
         run(tmp_path, progress=ask)
     assert len(steps) == number // 7 * 5 + min(number % 7 + 1, 5), "an epoch has 5 batches to train on and 2 to tune"
+    assert (run(tmp_path, Toy(99)), files(tmp_path)) == whole
+    assert len(steps) == 15, "no step is done twice"
+
+
+class Bereft(Ranks):
+    """Among several, of which another ended while the tune videos were scored: torch says so where they meet."""
+
+    def add_up(self, tensor):
+        if tensor.dtype == torch.float32:  # scores; the loss is float64
+            raise RuntimeError("gloo: connection closed by peer")
+
+
+def test_left_by_another_process_while_tuning_it_keeps_the_epochs_steps(whole, tmp_path, monkeypatch):
+    real_step, steps = Optimiser.step, []
+    monkeypatch.setattr(Optimiser, "step", lambda *arguments: (steps.append(1), real_step(*arguments))[1])
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        run(tmp_path, ranks=Bereft())
+    assert len(steps) == 5
     assert (run(tmp_path, Toy(99)), files(tmp_path)) == whole
     assert len(steps) == 15, "no step is done twice"
 

@@ -207,7 +207,7 @@ class _Run:
         trained = time.perf_counter()
         try:
             score = gap(self._tune_scores(), self.tune_labels)
-        except (IncompleteRun, SystemExit):  # the epoch's steps are kept
+        except (IncompleteRun, SystemExit, RuntimeError):  # torch's if another process ended; the epoch's steps stay
             self.keeper.save(self.state, self.best, self.begun)
             raise
         timing = {
