@@ -143,7 +143,19 @@ def test_a_part_is_replaced_and_the_rest_kept():
     assert parts.replace_part(before, "x", "new\n") == "a\n<!-- x -->\nnew\n<!-- /x -->\nb\n"
 
 
+@pytest.mark.parametrize("given", ["results/smoke", "elsewhere"])
+def test_pages_are_left_alone_where_nothing_is_published(given, tmp_path):
+    """One profile's folder, which other verbs take, or a misspelt one."""
+    root = checkout(tmp_path)
+    write_fixture(root / "results" / "smoke")
+    with pytest.raises(ConfigurationError, match="holds no profile's published results; name the folder above"):
+        parts.update_pages(root, root / given)
+    for name in ("README.md", "PAPER.md"):
+        assert (root / name).read_text(encoding="utf-8") == (ROOT / name).read_text(encoding="utf-8")
+
+
 def test_a_missing_page_is_named(tmp_path):
+    write_fixture(tmp_path / "results" / "smoke")
     with pytest.raises(ConfigurationError, match=r"README\.md is missing"):
         parts.update_pages(tmp_path, tmp_path / "results")
 

@@ -1,8 +1,8 @@
 """Tests, intervals and verdicts from replicates, draws, videos and seeds. Numbers in, numbers out.
 
 Test noise (which videos were drawn) and seed noise (which training run it was) are different things: `max_t`,
-`paired_t`, `mcnemar` and `t_interval` speak of the first, `seed_test` of the second. Only `two_level_interval` and
-`equivalence` span both.
+`paired_t`, `mcnemar` and `t_interval` speak of the first, `seed_test` of the second. Only `joined`,
+`two_level_interval` and `equivalence` span both.
 """
 
 import functools

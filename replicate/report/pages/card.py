@@ -144,8 +144,8 @@ def brief(cards: Sequence[Card]) -> str:
     verdicts = [row.verdict for row in computed_rows()]
     counts = ", ".join(f"{verdicts.count(word)} {word}" for word in VERDICTS if word in verdicts)
     parts.append(
-        f"Of {len(verdicts)} claims that computation settles, most of them mathematical, {counts}. They, and all "
-        "claims that these tables lack, stand with their evidence in [PAPER.md](PAPER.md#verdicts)."
+        f"Computation settles {len(verdicts)} claims, most of them mathematical: {counts}. They, and all claims that "
+        "these tables lack, stand with their evidence in [PAPER.md](PAPER.md#verdicts)."
     )
     return "\n\n".join(filter(None, parts)) + "\n"
 

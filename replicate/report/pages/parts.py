@@ -10,8 +10,6 @@ from replicate.record import write_text
 from replicate.report.pages import card, paper
 from replicate.report.records import Records
 
-UNPUBLISHED = "No results are published yet."
-
 
 def replace_part(text: str, name: str, body: str) -> str:
     """The text with the part's content replaced.
@@ -37,12 +35,17 @@ def current_pages(root: Path, results: Path) -> dict[Path, str]:
     """What README.md and PAPER.md of a checkout should say, given the published results.
 
     Raises:
-        ConfigurationError: a page is missing, or lacks the comments of a part.
+        ConfigurationError: nothing is published there; a page is missing, or lacks the comments of a part.
     """
     runs = published(results)
+    if not runs:
+        remedy = "name the folder above those of the profiles, as results"
+        raise ConfigurationError(f"{results} holds no profile's published results; {remedy}")
     cards = [card.card(run) for run in runs]
-    brief, full = (card.brief(cards), card.markdown(cards)) if runs else (UNPUBLISHED, UNPUBLISHED)
-    parts = {"README.md": {"results": brief}, "PAPER.md": {"verdicts": full, **paper.parts(runs)}}
+    parts = {
+        "README.md": {"results": card.brief(cards)},
+        "PAPER.md": {"verdicts": card.markdown(cards), **paper.parts(runs)},
+    }
     pages = {}
     for name, bodies in parts.items():
         path = Path(root) / name
