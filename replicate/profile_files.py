@@ -126,6 +126,8 @@ def _explain(error: pydantic.ValidationError, source: str) -> str:
             sentences.append(f"unknown key {key!r}{hint or did_you_mean(key, _keys_beside(path))}")
         elif problem["type"] == "tuple_type":
             sentences.append(f"{key} = {problem['input']!r}: a list is expected, e.g. [1,2]")
+        elif problem["type"] == "too_short":
+            sentences.append(f"{key} = []: it must have one entry or more")
         else:
             sentences.append(f"{key} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")
     return f"profile {source}: " + "; ".join(dict.fromkeys(sentences))
