@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import safetensors
+from patience import PATIENCE
 
 from replicate import engine, manifest, termination
 from replicate.profile_files import load_profile
@@ -74,7 +75,7 @@ def command(runs, *more, scheduler=()):
 
 
 def wait_until(condition, process):
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.01)
@@ -101,7 +102,7 @@ def test_a_training_ends_at_its_next_step_and_goes_on_there(more, to_all, whole,
     with subprocess.Popen(command(runs, *more), stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         wait_until(in_second_epoch(folder), process)
         (os.killpg if to_all else os.kill)(process.pid, signal.SIGTERM)
-        _, errors = process.communicate(timeout=100)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == termination.EXIT_CODE == 143
     assert "Traceback" not in errors
     epochs, step = steps_kept(folder)
@@ -123,8 +124,8 @@ def test_a_worker_of_a_cluster_that_is_ended_keeps_the_step(whole, runs, tmp_pat
             os.killpg(worker.pid, signal.SIGTERM)
             os.killpg(worker.pid, signal.SIGTERM)
             start(our_worker(address, "next"), tmp_path / "next")  # Dask gives it the job, and it finds who began it
-            _, errors = process.communicate(timeout=100)
-        assert worker.wait(60) == 143
+            _, errors = process.communicate(timeout=PATIENCE)
+        assert worker.wait(PATIENCE) == 143
     assert process.returncode == 4
     assert "train RNN, seed 0: its worker only" in errors and "issue the same command again to resume" in errors
     epochs, step = steps_kept(folder)
@@ -148,7 +149,7 @@ def test_without_a_step_it_ends_nonetheless():
     with subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "begun\n"
         process.terminate()
-        assert process.wait(60) == 143
+        assert process.wait(PATIENCE) == 143
 
 
 def test_put_off_is_not_put_aside():
