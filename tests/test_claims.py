@@ -425,6 +425,12 @@ def test_the_short_card_keeps_the_increments_and_the_main_claims(tmp_path):
     assert set(tables) <= set(full.splitlines())  # no figure of its own
 
 
+def test_every_claim_about_data_is_on_the_card_once(tmp_path):
+    made = card.card(Records.open(write_fixture(tmp_path)))
+    names = [row.name for _, cells in made.gains for row in cells] + [row.name for row in made.rows]
+    assert sorted(names) == sorted(claim.name for claim in judging.registry() if claim.depends_on_data)
+
+
 def test_card_carries_effect_interval_detectable_and_verdict(tmp_path):
     folder = write_fixture(tmp_path)
     row = next(row for row in card.rows(folder) if row.name == "gain-netv-map")

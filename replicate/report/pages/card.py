@@ -90,12 +90,13 @@ def card(records: Records) -> Card:
     results = judge_records(records)
     found = {result.name: row_of(result) for result in results}
     computed = {claim.name for claim in COMPUTED}
-    gains = []
+    gains, shown_there = [], set(computed)
     for column, baseline in PAIRS:
         prefix = f"{GAIN}{column.removeprefix('tc_')}-"
         cells = tuple(row for name, row in found.items() if name.startswith(prefix))
         gains.append((f"{COLUMNS[column].title} over {COLUMNS[baseline].title}", cells))
-    others = tuple(row for name, row in found.items() if name not in computed and not name.startswith(GAIN))
+        shown_there.update(row.name for row in cells)
+    others = tuple(row for name, row in found.items() if name not in shown_there)
     return Card(_heading(records), tuple(_sentences(records, results)), tuple(gains), others)
 
 
