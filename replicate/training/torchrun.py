@@ -90,6 +90,6 @@ def _failure(folder: Path, count: int, log: Path) -> ReplicateError:
             path.unlink()
         return getattr(errors, found["kind"])(found["message"])
     return IncompleteRun(
-        f"the {count} processes that share the work were killed, perhaps for want of memory; issue the same command "
-        f"again to resume; log: {log}"
+        f"the {count} processes that share the work were ended by a signal, or killed for want of memory; issue the "
+        f"same command again to resume; log: {log}"
     )
