@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -262,10 +263,12 @@ def test_a_lost_scheduler_is_a_sentence_and_resumable(tmp_path):
 
 def test_no_scheduler_there_is_a_sentence(tmp_path, monkeypatch):
     graph, settings = make(tmp_path / "runs")
+    before = threading.active_count()
     with pytest.raises(ConfigurationError, match=r"--scheduler nonsense://x: no Dask scheduler answers there \(.*sta"):
         engine.walk([graph.index], settings, PlainLines(), "nonsense://x")
     with pytest.raises(ConfigurationError, match="tls:// needs distributed.comm.tls"):
         engine.walk([graph.index], settings, PlainLines(), "tls://127.0.0.1:1")
+    assert threading.active_count() == before, "a client that is left to the garbage collector may block the next one"
 
 
 def ended(command, environ=RIGHT):

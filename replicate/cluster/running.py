@@ -24,8 +24,20 @@ def client_of(address: str) -> Iterator[Any]:
     """
     from distributed import Client
 
+    class Closing(Client):
+        """Closes when it cannot start. Dask leaves such a client to the garbage collector, which may come upon it while
+        the next one starts, and then waits forever for a lock that this one holds."""
+
+        def start(self, **kwargs: Any) -> None:
+            """As Dask's."""
+            try:
+                super().start(**kwargs)
+            except BaseException:
+                self.close()
+                raise
+
     try:
-        client = Client(address, timeout="20s")
+        client = Closing(address, timeout="20s")
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         remedy = f"{TLS}; or start one" if address.startswith("tls") else "start one, or leave the option out"
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
