@@ -65,17 +65,23 @@ def serve(address: str, offer: Offer) -> None:
 
     started = workers(offer)
     with dask.config.set(environment.dask_options(offer.threads)), environment.of_workers(offer.threads):
-        try:
-            asyncio.run(_serve(address, offer, started))
-        except asyncio.CancelledError:
-            raise SystemExit(128 + signal.SIGTERM) from None
+        ended_by = asyncio.run(_serve(address, offer, started))
+    if ended_by == signal.SIGINT:
+        raise KeyboardInterrupt
+    if ended_by:
+        raise SystemExit(128 + ended_by)
 
 
-async def _serve(address: str, offer: Offer, started: dict[str, dict[str, Any]]) -> None:
+async def _serve(address: str, offer: Offer, started: dict[str, dict[str, Any]]) -> int:
+    """The signal that ended it; 0 if that was the scheduler's end."""
     nanny = environment.nanny()
-    task = asyncio.current_task()
-    # Slurm may send it twice; the second must not cut short what the first began.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: task.cancelling() or task.cancel())
+    # Slurm may send a signal twice; the second must not cut short what the first began. Nor does one cut short the
+    # start of a worker process: half started, it cannot be told to end.
+    ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(
+            number, lambda number=number: ended.done() or ended.set_result(number)
+        )
     async with contextlib.AsyncExitStack() as stack:
         nannies = [
             nanny(
@@ -92,7 +98,7 @@ async def _serve(address: str, offer: Offer, started: dict[str, dict[str, Any]])
             remedy = "start one by `dask scheduler`, from this installation"
             raise ConfigurationError(f"{address}: no Dask scheduler answers there ({said}); {remedy}") from None
         print(f"{len(nannies)} workers at {address}: {', '.join(started)}", flush=True)
-        try:
-            await asyncio.gather(*(each.finished() for each in nannies))
-        finally:
-            await asyncio.gather(*(each.close() for each in nannies))
+        finished = asyncio.gather(*(each.finished() for each in nannies))
+        await asyncio.wait([finished, ended], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.gather(*(each.close() for each in nannies))
+    return ended.result() if ended.done() else 0
