@@ -285,6 +285,16 @@ def test_a_worker_without_a_scheduler_is_a_sentence():
     assert said.startswith("replicate: tcp://127.0.0.1:1: no Dask scheduler answers there (Timed out")
 
 
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("moment", ["Start Nanny at", "Waiting to connect to", "Registered to"])
+def test_a_signal_while_workers_start_ends_them_too(tmp_path, sent, moment):
+    with scheduler(tmp_path) as (address, _), processes() as start:
+        early = start(our_worker(address, "early"), tmp_path / "early")
+        wait_until(lambda: moment in (tmp_path / "early.log").read_text(), "a line of its log", every=0.001)
+        early.send_signal(sent)
+        assert early.wait(PATIENCE) == 128 + sent
+
+
 def test_workers_end_with_a_signal_and_with_their_scheduler(tmp_path):
     with scheduler(tmp_path) as (address, process), processes() as start:
         first, second = (start(our_worker(address, name), tmp_path / name) for name in ("first", "second"))
