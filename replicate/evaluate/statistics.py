@@ -179,8 +179,8 @@ def seed_test(column: np.ndarray, baseline: np.ndarray, alpha: float, power: flo
 def joined(centre: float, *intervals: Interval) -> Interval:
     """The interval that spans independent noises, each with an interval about the same estimate.
 
-    Half-widths add in squares, below and above for themselves. With five seeds, and noises of the same size, the wider
-    of the two alone covers 91.6 %, this at least 95 % (simulated in the tests).
+    Half-widths add in squares, below and above for themselves. The wider of a bootstrap's interval over videos and a t
+    interval over five seeds, with noises of the same size, covers 91.6 %, this at least 95 % (simulated in the tests).
     """
     below = math.hypot(*(centre - low for low, _ in intervals))
     above = math.hypot(*(high - centre for _, high in intervals))

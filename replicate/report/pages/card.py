@@ -17,7 +17,6 @@ from replicate.report.records import CONDITIONAL, Records
 from replicate.report.tables.notes import divergence_notes, rounding_note
 from replicate.schema import HEADLINE
 
-GAIN = "gain-"
 # What the README's card keeps beside the increments; the rest stands in PAPER.md and in the report.
 MAIN = (
     "significant",
@@ -92,7 +91,7 @@ def card(records: Records) -> Card:
     computed = {claim.name for claim in COMPUTED}
     gains, shown_there = [], set(computed)
     for column, baseline in PAIRS:
-        prefix = f"{GAIN}{column.removeprefix('tc_')}-"
+        prefix = f"gain-{column.removeprefix('tc_')}-"
         cells = tuple(row for name, row in found.items() if name.startswith(prefix))
         gains.append((f"{COLUMNS[column].title} over {COLUMNS[baseline].title}", cells))
         shown_there.update(row.name for row in cells)
