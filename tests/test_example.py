@@ -163,6 +163,12 @@ IRREGULAR = {
     "a longer form of a number": (
         b"\x0a\x9d\x00" + entry(b"rgb", RGB)[2:] + entry(b"audio", AUDIO), True,
     ),
+    "the longest form of a size": (
+        b"\x0a\x9d\x80\x80\x80\x00" + entry(b"rgb", RGB)[2:] + entry(b"audio", AUDIO), True,
+    ),
+    "a longer form than protobuf reads": (
+        b"\x0a\x9d\x80\x80\x80\x80\x00" + entry(b"rgb", RGB)[2:] + entry(b"audio", AUDIO), False,
+    ),
 }  # fmt: skip
 
 

@@ -142,6 +142,7 @@ def _headers(spec: DatasetSpec) -> dict[bytes, tuple[bytes, int]]:
     return headers
 
 
+SIZE_BYTES = 5  # that protobuf reads of a size at most
 _FIRST, _SECOND = 1 << 3 | 2, 2 << 3 | 2  # tags of the length-delimited fields 1 and 2
 _FIRST_TAG = bytes([_FIRST])
 
@@ -170,7 +171,7 @@ def _field(payload: bytes, at: int, tag: int) -> tuple[int, int]:
             if byte < 0x80:
                 break
             shift += 7
-            if shift > 63:
+            if shift >= 7 * SIZE_BYTES:
                 raise _Irregular
     if at + size > len(payload):
         raise _Irregular
