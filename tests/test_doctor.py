@@ -6,6 +6,7 @@ import signal
 
 import pytest
 from click.testing import CliRunner
+from patience import PATIENCE
 
 from replicate import doctor, speed
 from replicate.cli.doctor import as_text
@@ -207,7 +208,7 @@ def test_versions_beside_the_lock(tmp_path, monkeypatch):
     ],
 )
 def test_a_framework_that_crashes_is_a_finding(program, found, why):
-    answer, reason = doctor.imported(program, seconds=1.0 if "sleep" in program else 60.0)
+    answer, reason = doctor.imported(program, seconds=1.0 if "sleep" in program else PATIENCE)
     assert answer == found and reason.startswith(why)
 
 
