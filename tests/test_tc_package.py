@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import tc
 
@@ -26,6 +27,14 @@ LAYERS = {
     "distance convolution": lambda: tc.DistanceConvolution(tc.TemporalConvolution(), tc.NeighbourhoodSum()),
     "label prior": lambda: tc.LabelPrior(0.5),
 }
+
+
+@pytest.fixture(autouse=True)
+def drawn_alike():
+    """Kernels are the same whatever was drawn before."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        yield
 
 
 def arguments(layer: torch.nn.Module, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
@@ -96,6 +105,16 @@ def test_runs_under_autocast(make):
     result.float().sum().backward()
 
 
+class CountOperations(TorchDispatchMode):
+    """Counts what torch is asked to compute; a profile of a moment may lose events."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.count += 1
+        return operation(*args, **(kwargs or {}))
+
+
 def test_time_is_not_looped_over():
     """The number of operations does not grow with the number of frames."""
 
@@ -103,12 +122,12 @@ def test_time_is_not_looped_over():
         layer = make()
         values, *rest, _ = arguments(layer)
         longer = [each.detach().repeat_interleave(time, dim=1) for each in (values, *rest)]
-        with torch.profiler.profile() as profile, torch.no_grad():
+        with CountOperations() as counted, torch.no_grad():
             layer(*longer, torch.ones(longer[0].shape[:2], dtype=torch.bool))
-        return sum(event.count for event in profile.key_averages())
+        return counted.count
 
     for name, make in LAYERS.items():
-        assert operations(make, 20) == operations(make, 2), name
+        assert operations(make, 20) == operations(make, 2) > 5, name
 
 
 def test_the_page_runs():

@@ -6,7 +6,9 @@ import torch
 
 import tc
 
-VALUES, FEATURES, MASK = torch.randn(2, 7, 4), torch.randn(2, 7, 6), torch.ones(2, 7, dtype=torch.bool)
+GENERATOR = torch.Generator().manual_seed(0)
+VALUES, FEATURES = torch.randn(2, 7, 4, generator=GENERATOR), torch.randn(2, 7, 6, generator=GENERATOR)
+MASK = torch.ones(2, 7, dtype=torch.bool)
 LAYERS = {
     "convolution": lambda values, mask: tc.TemporalConvolution()(values, mask),
     "replicated": lambda values, mask: tc.TemporalConvolution(boundary="replicate")(values, mask),
