@@ -166,12 +166,17 @@ def test_other_videos_at_the_same_places_are_noticed(corpus, row, videos):
         RecordSource(corpus, TWO, 6).record(row)
 
 
+def readers():
+    """Threads that read batches, those of other tests too."""
+    return {thread for thread in threading.enumerate() if thread.name == "read batches"}
+
+
 def test_damage_after_indexing_is_noticed(corpus, labels):
     flip(corpus.root / SHARDS[2], int(corpus.offset[9]) + 40)
-    source = RecordSource(corpus, TWO, 6)
+    source, before = RecordSource(corpus, TWO, 6), readers()
     with pytest.raises(RecordError, match="s2.tfrecord, record 1 at byte .*CRC of the data differs"):
         list(batches(source, labels, np.arange(VIDEOS), 4))
-    assert not [thread for thread in threading.enumerate() if thread.name == "read batches"]
+    assert not readers() - before
 
 
 def test_another_format_after_indexing_is_noticed(corpus):
@@ -181,10 +186,12 @@ def test_another_format_after_indexing_is_noticed(corpus):
 
 
 def test_a_consumer_that_stops_early_leaves_no_thread(corpus, labels):
+    before = readers()
     feed = batches(RecordSource(corpus, TWO, 6), labels, np.tile(np.arange(VIDEOS), 50), 2)
     next(feed)
+    assert len(readers() - before) == 1
     feed.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "read batches"]
+    assert not readers() - before
 
 
 def test_labels_are_encoded_row_by_row(tmp_path):

@@ -6,6 +6,7 @@ import os
 import time
 
 import pytest
+from patience import wait_until
 
 from replicate.data import fingerprints
 from replicate.data.fingerprints import MEMORY, fingerprint
@@ -21,6 +22,7 @@ def corpus(tmp_path):
     root.mkdir()
     for name in NAMES:
         (root / name).write_bytes(name.encode() * (60_000 if name == NAMES[2] else 3))
+        os.utime(root / name, ns=(HOUR, HOUR))  # so that a change has another time, however soon it comes
     return root
 
 
@@ -76,10 +78,15 @@ def test_a_changed_file_is_read(corpus, memory, later, opened):
 
 
 def altered(path):
-    """Other bytes, the same size and the same time of modification."""
+    """Other bytes, the same size and the same time of modification; the disk's clock, which may be coarse, went on."""
     stat = path.stat()
     path.write_bytes(path.read_bytes()[::-1])
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    def went_on():
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        return path.stat().st_ctime_ns != stat.st_ctime_ns
+
+    wait_until(went_on, "the disk's clock")
 
 
 def test_a_change_that_hides_its_time_is_read(corpus, memory, later):

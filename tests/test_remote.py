@@ -2,8 +2,9 @@
 an epoch needs is fetched once; what goes wrong is one sentence with the address and what to do."""
 
 import re
+import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import fsspec
 import numpy as np
@@ -25,6 +26,7 @@ from replicate.data.tfrecord import RecordError, Shard
 from replicate.data.verify import verify
 from replicate.errors import ConfigurationError, DataError, IncompleteRun
 from replicate.record import file_digest
+from tests.http_faults import QuietServer
 
 SHARDS = ["s0.tfrecord", "s1.tfrecord", "s2.tfrecord"]
 
@@ -88,8 +90,7 @@ class Server:
                 if body:
                     handler.wfile.write(content)
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
+        self.server = QuietServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -280,8 +281,11 @@ def test_a_fault_that_stays_is_a_run_to_resume(server, local):
 
 
 def test_nobody_there_is_a_sentence():
-    with pytest.raises(IncompleteRun, match="http://127.0.0.1:9/x: cannot be reached after 3 attempts"):
-        RemotePath.of("http://127.0.0.1:9/x").sizes(["a"])
+    with socket.socket() as held:  # nobody listens there, and nobody else can
+        held.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}/x"
+        with pytest.raises(IncompleteRun, match=f"{url}: cannot be reached after 3 attempts"):
+            RemotePath.of(url).sizes(["a"])
 
 
 def test_refused_access_names_the_remedy(server):

@@ -1,6 +1,7 @@
 """Claims: framing is TensorFlow's; every flipped bit is found, in the record that it hits, and costs that record alone;
 a file that is cut, missing, empty, a folder, forbidden, failing or shrinking is a sentence."""
 
+import contextlib
 import errno
 import os
 import pickle
@@ -187,9 +188,21 @@ def test_errors_travel_between_processes():
     assert (str(copy), copy.record, copy.offset) == ("shard, record 3 at byte 77: is damaged", 3, 77)
 
 
+def opened(path):
+    """How many descriptors of this process are the file's."""
+    count = 0
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            count += os.readlink(f"/proc/self/fd/{descriptor}") == str(path)
+    return count
+
+
 def test_closed_when_dropped(tmp_path):
     path = write(tmp_path / "x.tfrecord", PAYLOADS)
-    before = len(os.listdir("/proc/self/fd"))
+    records = iterate_records(path)
+    next(records)
+    assert opened(path) == 1
+    del records
     for _ in range(20):
         list(iterate_records(path))
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert opened(path) == 0
