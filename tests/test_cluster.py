@@ -235,6 +235,13 @@ def test_waiting_for_a_worker_that_never_comes_ends(monkeypatch):
         patience({}, train)
 
 
+def test_a_client_that_has_given_up_its_scheduler_is_a_sentence():
+    """Dask's then knows nothing, not even that there are no workers."""
+    walk = walking.Walk(SimpleNamespace(scheduler_info=dict), None, (), "x", jobs.OURS, None, None)
+    with pytest.raises(IncompleteRun, match="the connection to the Dask scheduler is lost"):
+        walk._one_worker(todo()[:1])
+
+
 PAGE = (Path(__file__).parent.parent / "docs" / "cluster.md").read_text(encoding="utf-8")
 
 

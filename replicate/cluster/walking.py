@@ -114,7 +114,7 @@ class Walk:
     def _workers(self) -> Workers:
         try:
             return self.client.scheduler_info()["workers"]
-        except OSError:
+        except (OSError, KeyError):  # a client that has given up the scheduler knows nothing of it
             raise _disconnected() from None
 
     def _failed(self, job: Job, error: BaseException) -> None:
