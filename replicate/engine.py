@@ -201,7 +201,7 @@ def _execute_in_worker(job: Job, settings: Settings, topic: str, expected: Any, 
         if task.state in ("cancelled", "released", "forgotten"):
             raise IncompleteRun("the command that asked for it has ended")
         if worker.status in (Status.closing, Status.closed):
-            raise IncompleteRun("its worker was asked to end; issue the same command again to resume")
+            raise IncompleteRun(f"its worker {worker.name} was asked to end; issue the same command again to resume")
         now = time.monotonic()
         if event.kind != "step" or now - last[0] > 0.25:  # a few messages a second are enough for a person
             last[0] = now
