@@ -80,7 +80,8 @@ class PlainLines:
             self._say(f"NOTE   {event.label}: {event.message}")
 
     def _say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{line}\n")  # at once: failures are said by another thread than what workers tell
+        sys.stderr.flush()
 
 
 def time_left(elapsed: float, done: float, total: float) -> str:

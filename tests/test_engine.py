@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -14,7 +15,7 @@ from patience import PATIENCE, wait_for_the_end_of
 from replicate import engine, manifest, steps
 from replicate.errors import ConfigurationError, DataError, IncompleteRun
 from replicate.profile_files import load_profile
-from replicate.progress import PlainLines
+from replicate.progress import Event, PlainLines
 from replicate.record import write_text
 from replicate.stages import Graph
 
@@ -214,6 +215,14 @@ def test_signals_end_with_their_codes(tmp_path, sent, code):
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     assert "Traceback" not in errors
+
+
+def test_a_line_is_written_at_once(monkeypatch):
+    """Lines of two threads do not mix."""
+    written = []
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=written.append, flush=lambda: None))
+    PlainLines().notify(Event("index", "fail", message="index: shard x is damaged"))
+    assert written == ["FAILED index: shard x is damaged\n"]
 
 
 def test_lock_holder_file_is_json(settings):
