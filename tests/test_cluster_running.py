@@ -166,18 +166,18 @@ def test_timings_come_after_all_else_from_one_worker(machines, runs):
             if event.kind in ("start", "end"):
                 started.append((event.kind, event.label))
             if event.kind == "start" and event.label.startswith("time"):
-                (walk,) = (runs / expectation.WALKS).iterdir()
-                workers.extend(path.read_text() for path in walk.glob("*.begun") if path.stem in timed)
+                (note,) = runs.glob(f"{expectation.WALKS}/*/{timed[event.label]}.begun")
+                workers.append(note.read_text())
 
     workers = []
     graph, settings = make(runs, "run.device=cuda")
     times = [graph.time(column) for column in ("rnn", "rnn_attn", "tc_rnn")]
-    timed = {job.key for job in times}
+    timed = {job.label: job.key for job in times}
     engine.walk([*times, graph.train("rnn", 0), graph.labels], settings, Starts(), machines)
     kinds = [label.split()[0] for _, label in started]
     assert kinds == ["train"] * 2 + ["time"] * 6
     assert [kind for kind, _ in started[2:]] == ["start", "end"] * 3, "one after the other"
-    assert len(set(workers)) == 1 and "gpu" in workers[0]
+    assert len(workers) == 3 and len(set(workers)) == 1 and "gpu" in workers[0]
 
 
 def test_a_cluster_without_the_needed_gpus_is_a_sentence(machines, runs):
@@ -298,8 +298,10 @@ def test_a_signal_while_workers_start_ends_them_too(tmp_path, sent, moment):
 def test_workers_end_with_a_signal_and_with_their_scheduler(tmp_path):
     with scheduler(tmp_path) as (address, process), processes() as start:
         first, second = (start(our_worker(address, name), tmp_path / name) for name in ("first", "second"))
+        for name in ("first", "second"):
+            log = tmp_path / f"{name}.log"
+            wait_until(lambda log=log: "1 workers at" in log.read_text(), "the end of its start")
         with running.client_of(address) as client:
-            client.wait_for_workers(2, timeout=PATIENCE)
             first.terminate()
             assert first.wait(PATIENCE) == 128 + signal.SIGTERM
             wait_until(lambda: len(client.scheduler_info()["workers"]) == 1, "the worker to leave")

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from patience import lives, wait_until
+from patience import PATIENCE, lives, wait_until
 
 from replicate import engine, manifest
 from replicate.cluster import slurm, walking
@@ -83,7 +83,7 @@ def test_an_interrupted_command_cancels_jobs_that_never_started(tmp_path, monkey
     wait_until(lambda: asked.exists() or process.poll() is not None, "squeue to be asked why no worker comes")
     assert len(fake_slurm.jobs(tmp_path / "slurm")) == 4
     process.send_signal(sent)
-    _, errors = process.communicate(timeout=100)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     assert "Traceback" not in errors
     assert all(job["cancelled"] for job in fake_slurm.jobs(tmp_path / "slurm").values())
