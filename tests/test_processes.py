@@ -2,6 +2,7 @@
 one raised; tasks are taken only so far ahead; processes work where `multiprocessing` allows none; a killed one is a
 sentence; none outlives the block, nor its parent."""
 
+import contextlib
 import itertools
 import math
 import multiprocessing
@@ -13,7 +14,7 @@ import time
 
 import psutil
 import pytest
-from patience import PATIENCE, wait_for_the_end_of
+from patience import PATIENCE, wait_for_the_end_of, wait_until
 
 from replicate.data.processes import AHEAD, WORTH_A_PROCESS, in_order, processes_for
 from replicate.errors import ConfigurationError, IncompleteRun
@@ -21,7 +22,14 @@ from replicate.errors import ConfigurationError, IncompleteRun
 
 def children():
     """Processes that this one started to serve tasks."""
-    return [each for each in psutil.Process().children() if "processes import serve" in " ".join(each.cmdline())]
+    return [each for each in psutil.Process().children() if "processes import serve" in " ".join(words_of(each))]
+
+
+def words_of(process):
+    """Of its command line; none of one that has ended, as another test's child may have at any moment."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.cmdline()
+    return []
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
@@ -33,7 +41,8 @@ def test_results_are_in_order(processes):
 
 def test_the_work_is_done_elsewhere_by_so_many():
     with in_order(os.getppid, [], 3) as results:
-        assert list(results) == [] and len(children()) == 3
+        assert list(results) == []
+        wait_until(lambda: len(children()) == 3, "three processes")  # one just begun has no words yet
     with in_order(eval, ["__import__('os').getpid()"] * 20, 2) as results:
         assert os.getpid() not in set(results)
 
