@@ -60,7 +60,7 @@ def run_case(name: str, folder: Path, ranks: Ranks, **changes) -> dict:
 
 
 def gradients(name: str, ranks: Ranks) -> dict[str, list]:
-    """Of one batch of 7 videos, and of a batch of one, added up."""
+    """Of one batch of 7 videos, and of a batch of one, added up; zeros where a weight has none."""
     source, labels = corpus()
     make, protocol, _, _ = CASES[name]
     model = make().train()
@@ -68,7 +68,7 @@ def gradients(name: str, ranks: Ranks) -> dict[str, list]:
     for rows in (np.arange(7), np.arange(40, 41)):
         for batch in batches(source, labels, rows, 7, rank=ranks.rank, ranks=ranks.count):
             optimiser.gradients(batch, len(rows))
-    return {n: p.grad.tolist() for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    return {n: (torch.zeros_like(p) if p.grad is None else p.grad).tolist() for n, p in model.named_parameters()}
 
 
 def killed_and_resumed(folder: Path, ranks: Ranks, step: int) -> dict:
