@@ -221,7 +221,7 @@ def test_walks_of_killed_commands_leave_nothing(expected, tmp_path):
 
 def test_waiting_for_a_worker_that_never_comes_ends(monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr(walking.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(walking, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     train = next(job for job in todo("run.device=cuda") if job.stage.name == "train")
     patience = walking.Patience("start some")
     patience({}, train)

@@ -128,7 +128,8 @@ class Notes(PlainLines):
 def queue(made, tmp_path, monkeypatch):
     """A queue that is asked, the clock, what squeue answers, a job without a worker."""
     clock, states = [1000.0], {}
-    monkeypatch.setattr(slurm.time, "monotonic", lambda: clock[0])
+    for module in (slurm, walking):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(slurm, "_queue", lambda: states)
     workers = {"cpu-0": SimpleNamespace(job_id="7"), "cpu-1": SimpleNamespace(job_id="8")}
     graph, _ = made
