@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from patience import PATIENCE
-from tornado.websocket import websocket_connect
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--disable-background-networking",
@@ -26,6 +27,12 @@ MESSAGE_BYTES = 100 * 2**20  # a screenshot comes in one message
 def find_browser() -> str | None:
     """The chromium on this machine; None without one."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+async def connection_to(url: str) -> WebSocketClientConnection:
+    """A connection to an address of the browser, which may take its time; tornado by itself gives it 20 seconds."""
+    request = HTTPRequest(url, connect_timeout=PATIENCE, request_timeout=PATIENCE)
+    return await websocket_connect(request, max_message_size=MESSAGE_BYTES)
 
 
 class Page:
@@ -171,7 +178,7 @@ class Browser:
                 raise RuntimeError(f"the browser ended with code {self._process.returncode}")
             await asyncio.sleep(0.1)
         number, address = port.read_text().split()
-        whole = Page(await websocket_connect(f"ws://127.0.0.1:{number}{address}"))
+        whole = Page(await connection_to(f"ws://127.0.0.1:{number}{address}"))
         target = (await whole.send("Target.createTarget", url="about:blank"))["targetId"]
         url = f"ws://127.0.0.1:{number}/devtools/page/{target}"
-        return Page(await websocket_connect(url, max_message_size=MESSAGE_BYTES))
+        return Page(await connection_to(url))

@@ -140,7 +140,7 @@ def test_a_mutation_of_the_code_makes_check_fail_without_training(mutate, monkey
     expected = mutate(monkeypatch)
     result = without_results("--format", "json")
     assert result.exit_code == 1
-    outside = {cell["name"] for cell in json.loads(result.output)["cells"] if cell["state"] == "outside"}
+    outside = {cell["name"] for cell in json.loads(result.stdout)["cells"] if cell["state"] == "outside"}
     assert expected <= outside
 
 
@@ -333,13 +333,13 @@ def test_junit_counts_failures_errors_and_skips():
 def test_against_the_paper_supported_is_inside_and_refuted_is_outside(tmp_path):
     run_in(tmp_path / "good")
     good = run_check(GOLDEN, "--against", "paper", "--results", tmp_path / "good", "--format", "json")
-    cells = {cell["name"]: cell["state"] for cell in json.loads(good.output)["cells"]}
+    cells = {cell["name"]: cell["state"] for cell in json.loads(good.stdout)["cells"]}
     assert cells["gain-rnn-gap"] == "inside" and cells["megabytes of NetV"] == "inside"
     assert cells["absolute scores of Table 1"] == "not checked"
     run_in(tmp_path / "bad", gain=-1.0)
     bad = run_check(GOLDEN, "--against", "paper", "--results", tmp_path / "bad", "--format", "json")
     assert bad.exit_code == 1
-    assert {cell["name"]: cell["state"] for cell in json.loads(bad.output)["cells"]}["gain-rnn-gap"] == "outside"
+    assert {cell["name"]: cell["state"] for cell in json.loads(bad.stdout)["cells"]}["gain-rnn-gap"] == "outside"
 
 
 @pytest.mark.parametrize("name", [golden.DIGESTS, golden_answers.ANSWERS])

@@ -3,6 +3,8 @@ with their own baselines; the multiverse is the factorial that it says it is; ta
 
 import itertools
 import json
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -38,8 +40,43 @@ def invoke(runs, *words: str):
     return result.output
 
 
-def manifests(runs, stage: str) -> set:
+def manifests(runs, stage: str) -> set[Path]:
     return set((runs / stage).glob("*/manifest.json"))
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a verb said, the trainings that it added to those of the studies before it, and the stages that had run."""
+
+    said: str
+    trained: set[Path]
+    stages: set[str]
+
+    @property
+    def columns(self) -> set[str]:
+        return {read_json(path)["identity"]["parameters"]["column"] for path in self.trained}
+
+
+def studied(runs, *words: str) -> Study:
+    before = manifests(runs, "train")
+    said = invoke(runs, *words)
+    return Study(said, manifests(runs, "train") - before, {path.name for path in runs.iterdir()})
+
+
+@pytest.fixture(scope="module")
+def grid_of_kernels(runs) -> Study:
+    return studied(runs, "grid", "--model", "tc_rnn")
+
+
+@pytest.fixture(scope="module")
+def grid_of_heads(runs) -> Study:
+    return studied(runs, "grid", "--model", "dnn")
+
+
+@pytest.fixture(scope="module")
+def ablated(runs, grid_of_kernels) -> Study:
+    words = itertools.chain(*(("--only", key) for key in ("as_run", "shuffled", "audio_only", "eq_1_1")))
+    return studied(runs, "ablate", "--model", "tc_rnn", *words)
 
 
 # grids
@@ -64,17 +101,16 @@ def test_columns_without_a_layer_have_no_grid_and_no_ablation(column):
         ablations.rows(load_profile("smoke"), column)
 
 
-def test_grid_trains_the_cells_and_scores_no_test_video(runs):
-    text = invoke(runs, "grid", "--model", "tc_rnn")
+def test_grid_trains_the_cells_and_scores_no_test_video(runs, grid_of_kernels):
     record = read_record(runs / "results/tiny/records/grid-tc_rnn.json", GridRecord)
     assert [tuple(cell.values.values()) for cell in record.cells] == [(1, 1), (1, 4), (5, 1), (5, 4)]
     assert [cell.control for cell in record.cells] == [True, True, False, False]
-    assert not (runs / "predict").exists() and not (runs / "evaluate").exists()
-    assert len(manifests(runs, "train")) == 5  # four cells and the baseline
+    assert "train" in grid_of_kernels.stages and not {"predict", "evaluate"} & grid_of_kernels.stages
+    assert len(grid_of_kernels.trained) == 5  # four cells and the baseline
     best = max(record.cells, key=lambda cell: cell.mean)
     assert record.cells[record.chosen] == best
     for line in record.lines:
-        assert line in text
+        assert line in grid_of_kernels.said
     assert record.lines == (
         "[coherence]", f"kernel_size = {best.values[grid.KERNEL]}", f"maps = {best.values[grid.MAPS]}",
     )  # fmt: skip
@@ -117,12 +153,11 @@ def test_a_diverged_cell_is_not_chosen_however_high_it_came(monkeypatch, tmp_pat
     assert record.chosen == len(cells) - 2
 
 
-def test_grid_of_the_dnn_shares_one_lstm(runs):
-    before = len(manifests(runs, "train"))
-    invoke(runs, "grid", "--model", "dnn")
+def test_grid_of_the_dnn_shares_one_lstm(runs, grid_of_heads):
     record = read_record(runs / "results/tiny/records/grid-dnn.json", GridRecord)
     assert [cell.values for cell in record.cells] == [{"model.head": [16]}, {"model.head": [16, 16]}]
-    assert len(manifests(runs, "train")) - before == 3 and len(manifests(runs, "aggregate")) == 1
+    assert len(grid_of_heads.trained) == 3 and grid_of_heads.columns == {"dnn", AGGREGATOR}
+    assert len(manifests(runs, "aggregate")) == 1
     assert record.cells[1].parameters - record.cells[0].parameters == 16 * 17
 
 
@@ -197,9 +232,7 @@ def test_the_literal_protocol_is_section_4_2():
     assert training.normalisation == "l2"
 
 
-def test_ablate_compares_with_its_own_baseline(runs):
-    words = itertools.chain(*(("--only", key) for key in ("as_run", "shuffled", "audio_only", "eq_1_1")))
-    text = invoke(runs, "ablate", "--model", "tc_rnn", *words)
+def test_ablate_compares_with_its_own_baseline(runs, ablated):
     record = read_record(runs / "results/tiny/records/ablate-tc_rnn.json", AblateRecord)
     rows = {row.key: row for row in record.rows}
     assert set(rows) == {"as_run", "shuffled", "audio_only", "eq_1_1"}
@@ -210,13 +243,12 @@ def test_ablate_compares_with_its_own_baseline(runs):
             assert found.interval[0] <= found.difference <= found.interval[1]
     assert rows["eq_1_1"].arm.baseline_scores == rows["as_run"].arm.baseline_scores
     assert rows["shuffled"].arm.baseline_scores != rows["as_run"].arm.baseline_scores
-    assert "shuffled frames *" in text and "synthetic" in text.lower()
+    assert "shuffled frames *" in ablated.said and "synthetic" in ablated.said.lower()
     # as_run's column is the grid's cell (5, 4), and the baseline is the grid's; neither is trained again
-    trained = {read_json(path)["identity"]["parameters"]["column"] for path in manifests(runs, "train")}
-    assert trained == {"tc_rnn", "rnn_attn", "dnn", AGGREGATOR} and len(manifests(runs, "train")) == 5 + 3 + 5
+    assert ablated.columns == {"tc_rnn", "rnn_attn"} and len(ablated.trained) == 5
     again = invoke(runs, "ablate", "--model", "tc_rnn", "--only", "shuffled")
     table = again[again.index("## Ablations") : again.index("record: ")]
-    assert table in text, "rows that were trained before have left the table"
+    assert table in ablated.said, "rows that were trained before have left the table"
 
 
 def test_an_unknown_row_is_named():
@@ -367,6 +399,7 @@ def test_common_jobs_of_a_study_are_one(tmp_path):
     assert (trained.count("rnn_attn"), trained.count("tc_rnn")) == (7, 27)  # the baseline's: as run, and rows of both
 
 
+@pytest.mark.usefixtures("grid_of_kernels", "grid_of_heads", "ablated")
 def test_replicate_all_keeps_the_records_of_studies(runs):
     command = resolve("tiny", ('run.columns=["rnn_attn","tc_rnn"]',), None, str(runs))
     columns = command.profile.run.columns
