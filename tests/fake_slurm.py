@@ -1,5 +1,6 @@
 """sbatch, squeue and scancel for tests: a submitted script runs here at once, or waits for ever, or is refused."""
 
+import contextlib
 import json
 import os
 import signal
@@ -59,7 +60,8 @@ def squeue(folder: Path, mode: str, *_options: str) -> None:
 def scancel(folder: Path, _mode: str, number: str) -> None:
     job = jobs(folder)[int(number)]
     if job["pid"]:
-        os.killpg(job["pid"], signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # its worker has ended by itself
+            os.killpg(job["pid"], signal.SIGTERM)
     write(folder, int(number), {**job, "cancelled": True})
 
 

@@ -1,6 +1,7 @@
 """Claims: a job gets a worker that has what it computes on; worker processes have the threads that keys name; a worker
 that is not what it must be says why in one sentence; waiting without hope ends."""
 
+import asyncio
 import dataclasses
 import os
 import re
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from replicate import termination
 from replicate.cli.worker import worker as worker_verb
 from replicate.cluster import environment, expectation, gpus, jobs, local, walking, worker
 from replicate.errors import ConfigurationError, IncompleteRun
@@ -127,6 +129,29 @@ def test_workers_have_the_threads_of_the_key_whatever_the_shell_says(monkeypatch
     assert os.environ["OMP_NUM_THREADS"] == "7" and "NUMBA_NUM_THREADS" not in os.environ
 
 
+def test_schedulers_of_ours_encrypt_where_dask_is_told_to():
+    import dask
+
+    assert environment.protocol() == "tcp://"
+    with dask.config.set({"distributed.comm.require-encryption": True}):
+        assert environment.protocol() == "tls://"
+
+
+def test_a_worker_that_is_asked_to_end_has_all_the_time_that_sigterm_leaves(monkeypatch):
+    """Of which Dask gives four fifths to the worker's own end, before it kills the process."""
+    from distributed import Nanny
+
+    granted = []
+
+    async def close(_, timeout=5, **_others):
+        granted.append(timeout)
+
+    monkeypatch.setattr(Nanny, "close", close)
+    kind = environment.nanny()
+    asyncio.run(kind.close(object.__new__(kind)))
+    assert [0.8 * timeout for timeout in granted] == [termination.GRACE]
+
+
 def offer(**named):
     return worker.Offer(**{"threads": 1, "gpus": worker.ALL, "gpus_per_worker": 1, "cpus": worker.ALL, "name": "",
                            "interface": "", **named})  # fmt: skip
@@ -217,6 +242,14 @@ def test_walks_of_killed_commands_leave_nothing(expected, tmp_path):
     assert not expected.folder.exists() and again.folder.is_dir()
     expectation.dismiss(again)
     assert not list((tmp_path / "runs").iterdir())
+
+
+def test_each_walk_of_a_scheduler_has_a_name_of_its_own(expected, tmp_path):
+    """Dask would give two jobs of the same name one result; those of one run directory are told by its part."""
+    again, elsewhere = (expectation.expect(tmp_path / name, None, (), 1) for name in ("runs", "other"))
+    assert len({expected.walk, again.walk, elsewhere.walk}) == 3
+    assert expected.place == again.place != elsewhere.place
+    assert all(each.walk.startswith(f"{each.place}.") for each in (expected, again, elsewhere))
 
 
 def test_waiting_for_a_worker_that_never_comes_ends(monkeypatch):

@@ -147,9 +147,12 @@ with termination.put_off():
 
 def test_without_a_step_it_ends_nonetheless():
     with subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "begun\n"
-        process.terminate()
-        assert process.wait(PATIENCE) == 143
+        try:
+            assert process.stdout.readline() == "begun\n"
+            process.terminate()
+            assert process.wait(PATIENCE) == 143
+        finally:
+            process.kill()
 
 
 def test_put_off_is_not_put_aside():
@@ -162,3 +165,15 @@ def test_put_off_is_not_put_aside():
     assert signal.getsignal(signal.SIGTERM) == before
     with termination.put_off():
         termination.look()
+
+
+def test_what_is_put_away_after_a_look_may_take_its_time():
+    """Nothing ends the process then, neither the clock nor the same signal from another side."""
+    with pytest.raises(SystemExit), termination.put_off():
+        signal.raise_signal(signal.SIGTERM)
+        asked = signal.alarm(termination.GRACE)
+        with pytest.raises(SystemExit):
+            termination.look()
+        signal.raise_signal(signal.SIGTERM)
+        left = signal.alarm(0)
+    assert asked > 0 and left == 0

@@ -3,6 +3,7 @@ rounding; whichever process dies, all end, one sentence says so, and the same co
 
 import contextlib
 import os
+import pickle
 import shutil
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from patience import wait_until
+from patience import PATIENCE, wait_until
 from safetensors.torch import load_file
 
 from replicate import engine, hosts
@@ -185,3 +186,33 @@ def test_processes_end_with_the_one_that_waits_for_them(one_host, runs):
         assert command.poll() is None
         command.kill()
     wait_until(lambda: not processes_of(folder), "the end of all processes")
+
+
+IN_A_STEP = """
+import sys, time
+from pathlib import Path
+from replicate import rank, steps
+
+def step(_):
+    print("begun", flush=True)
+    time.sleep(600)
+
+steps.STEPS["train"] = step
+sys.exit(rank.main(Path(sys.argv[1])))
+"""
+
+
+def test_a_process_ends_with_its_standard_input_also_in_a_step(tmp_path):
+    """Also while it has nothing to tell, and so does not notice that nobody listens."""
+    job = job_of(TWO)
+    task = tmp_path / TASK
+    task.write_bytes(pickle.dumps((job, job.profile, tmp_path, None)))
+    words, pipe = [sys.executable, "-c", IN_A_STEP, str(task)], subprocess.PIPE
+    environment = {**os.environ, "RANK": "0"}
+    with subprocess.Popen(words, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
+        try:
+            assert process.stdout.readline() == "begun\n"
+            process.stdin.close()
+            assert process.wait(PATIENCE) == IncompleteRun.exit_code
+        finally:
+            process.kill()

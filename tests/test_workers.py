@@ -96,6 +96,18 @@ def test_a_killed_process_is_a_sentence_and_the_next_stream_has_others(index, tw
     assert content(two, order, 100) == content(RecordSource(index, TWO, 6), order, 100)
 
 
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_signals_that_reach_all_processes_leave_those_that_read_at_work(index, two, sent):
+    order = np.tile(np.arange(VIDEOS), 4)
+    expected = content(RecordSource(index, TWO, 6), order, 2)
+    assert content(two, order, 2) == expected
+    before = [worker.process.pid for worker in two._workers]
+    for pid in before:
+        os.kill(pid, sent)
+    assert content(two, order, 2) == expected
+    assert [worker.process.pid for worker in two._workers] == before
+
+
 class Dies(ShuffledFrames):
     """Ends its process in the middle of a read."""
 
