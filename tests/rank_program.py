@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from test_coherence import toy
-from test_train import PROTOCOL, Killed, Toy
 from torch import nn
 from toy_corpus import SPEC, corpus, split
+from toy_training import PROTOCOL, Killed, Toy
 
 from replicate import checkpoint
 from replicate.compute import Compute

@@ -6,9 +6,9 @@ import os
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_train import AT_ONCE, PROTOCOL, Killed, Toy, files, kill, run
 from torch import nn
 from toy_corpus import SPEC, corpus, split
+from toy_training import AT_ONCE, PROTOCOL, Killed, Toy, files, kill, run
 
 from replicate.compute import WORKSPACE, Compute
 from replicate.data.batches import batches
