@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from judged_claims import edit, judged
 from record_fixtures import write_fixture
-from test_claims import edit, judged
 
 from replicate.cli import main as cli
 from replicate.report.claims import judging

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from judged_claims import judged
 from record_fixtures import write_fixture
 from scipy import stats
 
@@ -16,10 +17,6 @@ from replicate.schema import HEADLINE
 SIZES, MAPS = (3, 5, 9), (1, 4, 16)
 GRID, SMALL, PRIOR = "kernel-5-and-4-maps", "helps-small-training-sets", "label-prior-too-strong"
 ORDER = "gain-needs-order"
-
-
-def judged(folder):
-    return {result.name: result for result in judging.judge(folder)}
 
 
 def study(folder, kind, column="tc_rnn", seeds=(0,), **values):
