@@ -124,7 +124,11 @@ def test_two_hosts_give_the_same_bytes_as_one(one_host, runs):
         )
         for rank in (0, 1)
     ]  # fmt: skip
-    said = [host.communicate() for host in hosts]
+    try:
+        said = [host.communicate(timeout=PATIENCE) for host in hosts]
+    finally:
+        for host in hosts:
+            host.kill()
     assert [host.returncode for host in hosts] == [0, 0], said[0][1][-3000:]
     assert results(runs / "train" / one_host[0].name) == results(one_host[0])
     assert sorted(bool(output) for output, _ in said) == [False, True], "one process alone says what was done"
