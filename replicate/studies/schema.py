@@ -62,7 +62,7 @@ class OverallDifference(Record):
     metric: Metric
     difference: float | None
     interval: Interval | None  # 95 %, pointwise, test noise
-    p: float | None
+    p: float | None  # of the same noise
     seeds: SeedNoise | None = None  # null with one seed
     reason: str | None = None
 

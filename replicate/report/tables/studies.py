@@ -169,7 +169,8 @@ def changed_fields(record: AblateRecord, row: AblateRow) -> str:
 def _arms_csv(arms: Sequence[tuple[object, dict[str, object], Arm]]) -> tuple:
     """One line per arm and metric, at full precision."""
     extra = list(arms[0][1]) if arms else []
-    headers = ["arm", *extra, "metric", "score", "baseline", "difference", "low", "high", "p", "tune_gap", "status"]
+    headers = ["arm", *extra, "metric", "score", "baseline", "difference", "low", "high"]
+    headers += ["p_over_videos", "tune_gap", "status"]  # the interval spans seeds, too
     rows = []
     for name, levels, arm in arms:
         for found in arm.differences:
