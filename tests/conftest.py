@@ -16,7 +16,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in [each for each in os.environ if each.lower().endswith("_proxy")]:
     del os.environ[name]  # servers of tests are on this machine
-settings.load_profile("ci")  # the same examples everywhere, and no limit of time
+settings.load_profile("ci")  # examples are not drawn at random, and have no limit of time
 
 
 @pytest.fixture(scope="session")
