@@ -220,9 +220,6 @@ def test_rows_are_what_their_titles_say(profile, fewer):
     assert changed["shuffled"].dataset.frame_order == "shuffled" and not changed["padding"].model.mask
     before = loaded.split.train
     assert changed["quarter"].split.train == (before / 4 if fewer is None else fewer)
-    few, all_of_them = changed["quarter"].training, loaded.training
-    assert (few.epochs, few.patience) == (4 * all_of_them.epochs, 4 * all_of_them.patience), "as many steps"
-    assert few.decay_examples == all_of_them.decay_examples
     for place, key in enumerate(["rgb", "audio"] if profile != "audioset" else []):
         assert changed[f"{key}_only"].dataset.modalities == (key,)
         assert changed[f"{key}_only"].model.netvlad_clusters == (loaded.model.netvlad_clusters[place],)

@@ -71,22 +71,20 @@ def _inputs(profile: Profile, column: str) -> list[Row]:
             "Learning rate, batch, epochs, patience and normalisation of the paper, made for a larger corpus.",
         ),
         Row(
-            "quarter", Variant("a quarter of the training videos", _quarter(profile)),
-            "Whether coherence helps more where examples are few (section 4.3); trained for as many steps.",
+            "quarter", Variant("a quarter of the training videos", (assign("split.train", _quarter(profile)),)),
+            "Whether coherence helps more where examples are few (section 4.3).",
         ),
     ]  # fmt: skip
     return [replace(row, both=True) for row in (*both, *_modalities(profile, column))]
 
 
-def _quarter(profile: Profile) -> tuple[str, ...]:
-    """A quarter of what the profile trains on: of the count or share, or of all the training material where the rest is
-    taken. The tune split stays as it is, and so does the pool where a dataset comes divided. An epoch is a quarter as
-    long then, so that there are four times as many: few videos are to be told from little training."""
-    training = profile.training
-    amount = 1.0 if profile.split.train == "rest" else profile.split.train
-    fewer = amount / 4 if isinstance(amount, float) else max(1, amount // 4)
-    longer = (("epochs", training.epochs), ("patience", training.patience))
-    return (assign("split.train", fewer), *(assign(f"training.{name}", 4 * value) for name, value in longer))
+def _quarter(profile: Profile) -> int | float:
+    """Of what the profile trains on: of the count or share, or of all the training material where the rest is taken.
+    The tune split stays as it is, and so does the pool where a dataset comes divided."""
+    amount = profile.split.train
+    if amount == "rest":
+        return 0.25
+    return amount / 4 if isinstance(amount, float) else max(1, amount // 4)
 
 
 def _modalities(profile: Profile, column: str) -> list[Row]:

@@ -275,8 +275,8 @@ CLAIMS = [
         name="helps-small-training-sets",
         text="Coherence makes the model more robust to small training sets.",
         section="4.3",
-        statistic="increment in GAP and in MAP with a quarter of the training videos, in as many steps, minus the one "
-        "with all, of every column that was ablated",
+        statistic="increment in GAP and in MAP with a quarter of the training videos minus the one with all, of every "
+        "column that was ablated",
         rule=EVERY_RULE,
         unit="points",
         judge=_small_sets,
