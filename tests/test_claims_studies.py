@@ -93,12 +93,12 @@ def test_a_grid_without_the_papers_cell_or_of_another_profile(tmp_path):
         judging.judge(folder)
 
 
-def ablation(folder, gains, half=0.002, seeds=None):
-    """Rows by key, each with one gain for all metrics; `seeds` has its differences by seed."""
-    by_seed = seeds or dict.fromkeys(gains)
+def ablation(folder, gains, half=0.002, seeds=None, baselines=None):
+    """Rows by key, each with one gain for all metrics; `seeds` has its differences by seed, `baselines` scores."""
+    by_seed, base = seeds or dict.fromkeys(gains), {**dict.fromkeys(gains, 0.4), **(baselines or {})}
     rows = [
         {"key": key, "title": key, "about": "why", "assignments": [], "both": False, "reason": None, "arm": {
-            "scores": dict.fromkeys(HEADLINE, 0.4 + gain), "baseline_scores": dict.fromkeys(HEADLINE, 0.4),
+            "scores": dict.fromkeys(HEADLINE, base[key] + gain), "baseline_scores": dict.fromkeys(HEADLINE, base[key]),
             "differences": [
                 {"metric": metric, "difference": gain, "interval": [gain - half, gain + half], "p": 0.5, "reason": None,
                  "seeds": noise_of(by_seed[key])}
@@ -164,6 +164,16 @@ def test_small_training_sets_by_the_row_that_has_a_quarter(tmp_path, quarter, ve
     found = judged(folder)[SMALL]
     assert found.verdict == verdict and found.effect == pytest.approx(quarter - 0.01)
     assert found.interval[1] - found.effect == pytest.approx(0.002 * np.sqrt(2))  # of two independent increments
+
+
+@pytest.mark.parametrize(("baseline", "verdict"), [(0.201, SUPPORTED), (0.199, UNTESTABLE)])
+def test_models_that_hardly_learned_say_nothing(tmp_path, baseline, verdict):
+    folder = write_fixture(tmp_path)
+    ablation(folder, {"as_run": 0.01, "quarter": 0.03}, baselines={"quarter": baseline})
+    found = judged(folder)[SMALL]
+    assert found.verdict == verdict
+    if verdict == UNTESTABLE:
+        assert found.evidence.startswith("TC-RNN: under 'quarter' its baseline reaches GAP 19.9 of 40.0 as run: it")
 
 
 @pytest.mark.parametrize(("last", "verdict"), [(0.03, SUPPORTED), (0.011, INCONCLUSIVE)])

@@ -72,7 +72,7 @@ def _inputs(profile: Profile, column: str) -> list[Row]:
         ),
         Row(
             "quarter", Variant("a quarter of the training videos", (assign("split.train", _quarter(profile)),)),
-            "Whether coherence helps more where examples are few (section 4.3).",
+            "Whether coherence helps more where examples are few (section 4.3); as many epochs, fewer steps.",
         ),
     ]  # fmt: skip
     return [replace(row, both=True) for row in (*both, *_modalities(profile, column))]
