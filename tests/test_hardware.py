@@ -98,6 +98,16 @@ def test_describe_names_this_jobs_gpus(two, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("flags", "widest"), [("fma avx avx2 avx512f", "avx512f"), ("fma avx avx2", "avx2"), ("fma avx", None)]
+)
+def test_processors_of_one_name_are_told_by_their_vector_instructions(flags, widest, monkeypatch, tmp_path):
+    (tmp_path / "cpuinfo").write_text(f"model name\t: AMD EPYC\nflags\t\t: {flags}\n" * 2)
+    monkeypatch.setattr(accounting, "Path", lambda path: tmp_path / path.removeprefix("/proc/"))
+    machine = accounting.describe()
+    assert (machine["processor"], machine["vector_instructions"]) == ("AMD EPYC", widest)
+
+
+@pytest.mark.parametrize(
     "fault, says",
     [
         (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, "NVML: NVML Shared Library Not Found"),

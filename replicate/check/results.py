@@ -307,7 +307,8 @@ def _half_widths(
 def _provenance(role: str, records: Records) -> dict[str, Any]:
     run = records.run
     threads = run.configuration.get("run.threads_per_job")
-    machine = {name: run.machine.get(name) for name in ("processor", "logical_cores", "gpus", "system", "python")}
+    names = ("processor", "vector_instructions", "logical_cores", "gpus", "system", "python")
+    machine = {name: run.machine.get(name) for name in names}
     seeds, packages = list(run.seeds), dict(run.packages)
     return {
         "role": role,
