@@ -173,7 +173,8 @@ def test_a_plan_needs_no_run_directory(tmp_path):
 @pytest.mark.parametrize("benchmarks", [None, benchmark_records.FOLDER], ids=["arithmetic alone", "benchmark records"])
 @pytest.mark.parametrize("name", ["smoke", "audioset"])
 def test_published_timings_are_near_the_estimate(tmp_path, name, benchmarks):
-    """Within a factor of 2.5 of every column's timing record, and of 1.5 in all."""
+    """In all within a factor of 2, as processors of one name differ (with or without AVX-512); columns stand to one
+    another within 2.5."""
     profile = load_profile(name)
     ratios, estimated, published = {}, 0.0, 0.0
     for path in sorted((RESULTS / name / "records").glob("time-*.json")):
@@ -182,8 +183,9 @@ def test_published_timings_are_near_the_estimate(tmp_path, name, benchmarks):
         ratios[record["column"]] = seconds * record["videos_per_second"]
         estimated, published = estimated + seconds, published + 1 / record["videos_per_second"]
     assert len(ratios) == 9
-    assert all(1 / 2.5 < ratio < 2.5 for ratio in ratios.values()), json.dumps(ratios)
-    assert 1 / 1.5 < estimated / published < 1.5
+    machine = estimated / published
+    assert 1 / 2 < machine < 2
+    assert all(1 / 2.5 < ratio / machine < 2.5 for ratio in ratios.values()), json.dumps(ratios)
 
 
 def test_what_others_wait_for_longest_begins_first(tmp_path):
