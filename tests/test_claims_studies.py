@@ -148,6 +148,18 @@ def test_rows_with_several_seeds_are_paired_by_seed_and_their_noise_counts(tmp_p
     assert f"+2.00 [+{low:.2f}, +{high:.2f}]" in table and "intervals over test videos and training seeds" in table
 
 
+@pytest.mark.parametrize("name", [ORDER, SMALL, PRIOR])
+def test_a_study_of_one_seed_settles_nothing_beside_a_run_of_several(tmp_path, name):
+    rows = {"as_run": 0.03, "shuffled": 0.0, "quarter": 0.06, "eq_1_1": 0.0, "eq_1_10": 0.03}
+    for seeds, verdict in (((0,), SUPPORTED), ((0, 1, 2), UNTESTABLE)):
+        folder = write_fixture(tmp_path / str(len(seeds)), seeds=seeds)
+        ablation(folder, rows)
+        assert judged(folder)[name].verdict == verdict
+    evidence = judged(folder)[name].evidence
+    assert evidence.startswith("The run has 3 seeds and the ablation one, whose draw this may be: +3.0 [+2.")
+    assert evidence.endswith("ablate --profile smoke --model tc_rnn --set training.seeds=[0,1,2]` trains the others.")
+
+
 def test_without_a_gain_there_is_none_to_explain(tmp_path):
     folder = write_fixture(tmp_path)
     ablation(folder, {"as_run": 0.001, "shuffled": 0.03})

@@ -4,6 +4,7 @@ Each reads the studies' records where they lie beside the run's, and else says w
 """
 
 import itertools
+import json
 import math
 from collections.abc import Sequence
 
@@ -182,7 +183,23 @@ def _rows_apart(records: Records, one: str, other: str, remedy: str, gains_alone
     remarks = [_both_increments(column, arms[column], metric, one, other) for column, metric in wanted]
     remarks += [f"No such rows of {_titles(missing)}."] * bool(missing)
     remarks += unlearned.values()
-    return judge_parts(parts, " ".join([*remarks, *_other_configuration(records, [studies[each] for each in arms])]))
+    remarks += _other_configuration(records, [studies[each] for each in arms])
+    return _no_surer_than_seeds(records, list(arms), judge_parts(parts, " ".join(remarks)))
+
+
+def _no_surer_than_seeds(records: Records, columns: Sequence[str], found: Judgement) -> Judgement:
+    """The verdict; none where the run shows by several seeds what a study has one of: its increment may be a draw."""
+    seeds = records.run.seeds
+    of_one = [column for column in columns if len(records.study("ablate", column).seeds) == 1]
+    if len(seeds) == 1 or not of_one or found.interval is None:
+        return found
+    low, high = (f"{100 * bound:+.1f}" for bound in found.interval)
+    assignment = f"training.seeds={json.dumps(list(seeds), separators=(',', ':'))}"
+    return untestable(
+        f"The run has {len(seeds)} seeds and the ablation one, whose draw this may be: {100 * found.effect:+.1f} "
+        f"[{low}, {high}]. {found.evidence} `replicate ablate --profile {records.run.profile} --model {of_one[0]} "
+        f"--set {assignment}` trains the others."
+    )
 
 
 def _hardly_learned(column: str, arms: dict[str, Arm], keys: Sequence[str]) -> str:
@@ -257,11 +274,12 @@ def _label_prior(records: Records) -> Judgement:
     if not parts:
         return untestable("The increments of Eq. 1 are undefined in the ablation.")
     name, widest = max(parts, key=lambda each: each[1].effect)
-    return Judgement(
+    judged = Judgement(
         verdict=SUPPORTED if widest.wide[0] > 0 else INCONCLUSIVE,
         evidence=f"{name}. That the condition is strong has no figure.",
         effect=widest.effect, interval=widest.wide, detectable=widest.detectable, noise=widest.noise,
     )  # fmt: skip
+    return _no_surer_than_seeds(records, [column for column, _ in found], judged)
 
 
 def _modalities(records: Records) -> Judgement:
