@@ -273,7 +273,8 @@ def test_a_child_of_this_process_is_no_other(monkeypatch):
 
 # Processes
 
-# In a process of its own: in this one the system takes back pages of large libraries, and garbage goes, at any time.
+# In a process of its own: in this one the system takes back pages of large libraries, and garbage goes, at any time; and
+# without the settings by which workers keep what they freed, which a walk in this process may have left.
 MEMORY = """
 import json, subprocess, sys, time
 import psutil
@@ -300,7 +301,8 @@ print(json.dumps([meter.before, meter.peak, meter.peak_with_children, of_child, 
 def memory():
     """Bytes: before a block that holds 60 MB beside a child with 80 MB, the meter's peaks, the child; and of a block
     after all were freed."""
-    done = subprocess.run([sys.executable, "-c", MEMORY], check=True, stdout=subprocess.PIPE)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run([sys.executable, "-c", MEMORY], check=True, stdout=subprocess.PIPE, env=environ)
     return json.loads(done.stdout)
 
 
