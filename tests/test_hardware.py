@@ -273,8 +273,8 @@ def test_a_child_of_this_process_is_no_other(monkeypatch):
 
 # Processes
 
-# In a process of its own: in this one the system takes back pages of large libraries, and garbage goes, at any time; and
-# without the settings by which workers keep what they freed, which a walk in this process may have left.
+# In a process of its own: in this one the system takes back pages of large libraries, and garbage goes, at any time.
+# Without the settings by which workers keep what they freed, which Dask leaves where it starts some.
 MEMORY = """
 import json, subprocess, sys, time
 import psutil
